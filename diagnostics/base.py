@@ -1,0 +1,297 @@
+"""The diagnostic: what it declares, how it is made from options, and what it may read.
+
+A diagnostic is a dataclass in a file of this folder. Class attributes describe it (they become its
+card, its chart and its line in the catalogue), fields are its options, and `measure` turns a
+`Snapshot` into a `Reading`. Needs are declared, so that everything due at a step shares one forward
+pass, one set of per-sample gradients and one double-backward graph.
+
+A diagnostic that keeps state between measurements (the best loss so far) holds it in fields with
+`init=False`; one instance lives as long as its run.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Flag, StrEnum, auto
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from trainvitals.schema import Chart, Description, Question, Reading, ReferenceLine, Scale
+
+if TYPE_CHECKING:
+    from trainvitals.diagnostics.gradient_sums import GradientSums
+    from trainvitals.diagnostics.linalg.hvp import HessianOperator
+
+T = TypeVar("T")
+
+
+class Missing(Exception):  # noqa: N818  (it is a reason, not a failure)
+    """Raised by a diagnostic, or by what it reads, when a number is undefined here: the reason in words."""
+
+
+class Needs(Flag):
+    """What a diagnostic reads. The needs of all that is due at a step are merged and produced once."""
+
+    NOTHING = 0
+    PARAMETERS = auto()  # weights now and at the start of the run
+    OPTIMIZER_STATE = auto()  # hyperparameters and moment estimates
+    TRAJECTORY = auto()  # gradients and updates of the last two training steps
+    OUTPUTS = auto()  # loss and outputs on the train probe: one forward pass
+    HELDOUT = auto()  # the same on the held-out probe
+    ACTIVATIONS = auto()  # outputs of non-linearities and of linear layers, from the same forward pass
+    FEATURES = auto()  # inputs of the classifier and its weights, from the same forward pass
+    GRADIENT = auto()  # gradient of the mean loss of the train probe
+    PER_SAMPLE_GRADIENTS = auto()  # one gradient a sample, folded into sums
+    HVP = auto()  # Hessian-vector products on one shared double-backward graph
+
+
+class Tier(StrEnum):
+    """The smallest preset that holds the diagnostic: each preset holds the ones before it."""
+
+    LIGHT = "light"
+    DEFAULT = "default"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One named number of a group: `gap` has the parts `loss` and `accuracy`. None: as the group has it."""
+
+    title: str
+    summary: str | None = None
+    unit: str | None = None
+    formula: str | None = None
+    chart: Chart | None = None
+    scale: Scale | None = None
+    references: tuple[ReferenceLine, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and outputs of the model on one probe batch, without a graph."""
+
+    loss: float  # mean over samples
+    outputs: Tensor  # (N, ...)
+    targets: Tensor | None  # (N, ...)
+    num_samples: int
+
+    def labels(self) -> tuple[Tensor, int]:
+        """Return class labels (N,) and the number of classes C.
+
+        Raises:
+            Missing: if the outputs are not (N, C) with C >= 2 or the targets are not whole numbers below C.
+        """
+        outputs, targets = self.outputs, self.targets
+        if targets is None:
+            raise Missing("the probe batch has no targets that TrainVitals can find")
+        if outputs.ndim != 2 or outputs.shape[1] < 2:
+            raise Missing(f"not a classifier: outputs have shape {tuple(outputs.shape)}, expected (N, C) with C >= 2")
+        if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
+            raise Missing(
+                f"targets are not class labels: {targets.dtype} of shape {tuple(targets.shape)}, expected integers (N,)"
+            )
+        num_classes = outputs.shape[1]
+        if int(targets.min()) < 0 or int(targets.max()) >= num_classes:
+            raise Missing(f"targets lie outside 0..{num_classes - 1}")
+        return targets.long(), num_classes
+
+    def accuracy(self) -> float:
+        """Return the share of samples whose largest output is their label. Raises Missing as `labels`."""
+        labels, _ = self.labels()
+        return (self.outputs.argmax(1) == labels).double().mean().item()
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The last linear layer, h ↦ W h + b, by the name of its module."""
+
+    name: str
+    weight: Tensor  # (C, D)
+    bias: Tensor | None  # (C,)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What the last two training steps did; by parameter name. `previous_*` is the step before."""
+
+    gradient: Mapping[str, Tensor]
+    update: Mapping[str, Tensor]  # θ(t) − θ(t−1)
+    previous_gradient: Mapping[str, Tensor] | None
+    previous_update: Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """One parameter group of the optimiser: its hyperparameters, and the parameters by name."""
+
+    options: Mapping[str, Any]  # "lr", "momentum", "betas"…
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OptimizerView:
+    """The optimiser as it stands: its class's name, its groups, its state by parameter name (aliases)."""
+
+    kind: str  # "SGD", "Adam", "AdamW"…
+    groups: tuple[ParameterGroup, ...]
+    state: Mapping[str, Mapping[str, Any]]  # "layer.weight" -> {"step": …, "exp_avg_sq": …}
+
+
+class Snapshot(Protocol):
+    """One step as diagnostics see it. Each attribute is produced on first use and only once.
+
+    Attributes raise `Missing` with the reason when they do not exist for this model or this moment
+    (no held-out probe, no linear classifier, no optimiser). Tensors are detached and must not be
+    written to. N samples, C classes, D features, P trainable parameters.
+    """
+
+    step: int
+    mode: str  # "eval" or "train": BatchNorm and dropout in probe passes
+
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def train(self) -> Evaluation: ...
+    @property
+    def heldout(self) -> Evaluation: ...
+    @property
+    def parameters(self) -> Mapping[str, Tensor]: ...  # trainable ones, tied ones once
+    @property
+    def initial_parameters(self) -> Mapping[str, Tensor]: ...  # at the start of the run
+    @property
+    def trajectory(self) -> Trajectory: ...
+    @property
+    def optimizer(self) -> OptimizerView: ...
+    @property
+    def activations(self) -> Mapping[str, Tensor]: ...  # (N, ...) after each non-linearity
+    @property
+    def layer_outputs(self) -> Mapping[str, Tensor]: ...  # (N, ...) of each Linear and Conv
+    @property
+    def features(self) -> Tensor: ...  # (N, D) inputs of the classifier
+    @property
+    def classifier(self) -> Classifier: ...
+    @property
+    def gradient(self) -> Mapping[str, Tensor]: ...  # of the mean loss on the train probe
+    @property
+    def gradient_sums(self) -> GradientSums: ...  # per-sample gradients, folded
+    @property
+    def hessian(self) -> HessianOperator: ...  # of the mean loss on the train probe
+
+    def once(self, function: Callable[[Any], T]) -> T:
+        """Return `function(self)`, computed at most once a step: work that several diagnostics share."""
+        ...
+
+    def due(self, name: str) -> Any | None:
+        """Return the diagnostic of that name if it is measured at this step too, else None."""
+        ...
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a generator on the CPU, seeded by the run's seed and the purpose, never by global state."""
+        ...
+
+    def isolated_model(self) -> tuple[torch.nn.Module, Callable[..., Tensor] | None, list[tuple[Any, Any, float]]]:
+        """Return a deep copy of the model, the loss, and (inputs, targets, share of samples) per batch."""
+        ...
+
+
+class Diagnostic(abc.ABC):
+    """What one metric, or one group of metrics, is and how it is measured.
+
+    Subclass it once: a diagnostic is abstract or final. Every class attribute without a value here
+    must be given.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[Question]
+    summary: ClassVar[str]
+    formula: ClassVar[str]  # LaTeX
+    undefined: ClassVar[str]
+    source: ClassVar[str]
+    needs: ClassVar[Needs]
+    tier: ClassVar[Tier]
+    interval: ClassVar[int]  # steps between measurements when `every` says nothing of it
+    version: ClassVar[int] = 1
+    group: ClassVar[str | None] = None  # a name that stands for several diagnostics, as "nc" does
+    unit: ClassVar[str] = "1"
+    chart: ClassVar[Chart] = Chart.LINE
+    scale: ClassVar[Scale] = Scale.LINEAR
+    keys: ClassVar[str] = ""
+    references: ClassVar[tuple[ReferenceLine, ...]] = ()
+    parts: ClassVar[Mapping[str, Part]] = {}
+
+    @abc.abstractmethod
+    def measure(self, snapshot: Snapshot) -> Reading | Mapping[str, Reading]:
+        """Return the reading, or one reading per part for a group. Raise `Missing` when undefined."""
+
+    @classmethod
+    def descriptions(cls) -> dict[str, Description]:
+        """Return the description of every metric that `measure` gives, by its full name."""
+        whole = Description(
+            name=cls.name, title=cls.title, question=cls.question, summary=cls.summary, formula=cls.formula,
+            unit=cls.unit, undefined=cls.undefined, source=cls.source, chart=cls.chart, scale=cls.scale,
+            keys=cls.keys, version=cls.version, cost=cls.cost(), references=cls.references,
+        )  # fmt: skip
+        if not cls.parts:
+            return {cls.name: whole}
+        return {
+            f"{cls.name}.{part}": dataclasses.replace(
+                whole, name=f"{cls.name}.{part}",
+                **{key: value for key, value in vars(words).items() if value is not None},
+            )
+            for part, words in cls.parts.items()
+        }  # fmt: skip
+
+    @classmethod
+    def cost(cls) -> str:
+        """Return in words the dearest thing that the diagnostic needs."""
+        for need, words in _COSTS.items():
+            if need & cls.needs:
+                return words
+        return "no pass over the data"
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Return the names of the options that the diagnostic takes."""
+        if not dataclasses.is_dataclass(cls):
+            return []
+        return [f.name for f in dataclasses.fields(cls) if f.init]
+
+    @classmethod
+    def configured(cls, options: Mapping[str, Any]) -> Diagnostic:
+        """Return an instance with these options.
+
+        Raises:
+            ValueError: if an option is not one of the diagnostic's, with near names.
+        """
+        known = cls.option_names()
+        for option in options:
+            if option not in known:
+                near = get_close_matches(option, known, 3, 0.4)
+                hint = f"did you mean {' or '.join(near)}?" if near else "leave it out"
+                raise ValueError(
+                    f"expected options of {cls.name!r} among {known or 'none'}, got {option!r} "
+                    f"in options={{{cls.name!r}: ...}}; {hint}"
+                )
+        return cls(**options)
+
+
+_COSTS = {
+    Needs.HVP: "Hessian-vector products",
+    Needs.PER_SAMPLE_GRADIENTS: "one gradient per sample",
+    Needs.GRADIENT: "one backward pass",
+    Needs.ACTIVATIONS | Needs.FEATURES | Needs.OUTPUTS | Needs.HELDOUT: "one shared forward pass",
+    Needs.TRAJECTORY: "copies of weights and gradients",
+}
+
+
+def is_final(cls: type[Diagnostic]) -> bool:
+    """Tell a diagnostic that can be measured from an abstract base."""
+    return not inspect.isabstract(cls) and hasattr(cls, "name")

@@ -1,0 +1,1 @@
+"""Numerical linear algebra: one method a file, named as in the papers."""

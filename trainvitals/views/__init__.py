@@ -1,0 +1,1 @@
+"""The dashboard: pages by question, cards, and the one file that draws."""
