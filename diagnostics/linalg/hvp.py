@@ -87,7 +87,7 @@ class HessianOperator:
             )
         vectors = vectors.detach().to(self.device, self.dtype)
         if vectors.ndim == 1:
-            return self._product(vectors)
+            return self._product(vectors.contiguous())  # strides choose kernels, and so the last bits
         if vectors.shape[1] == 0:
             return torch.zeros_like(vectors)
         return torch.stack([self._product(column.contiguous()) for column in vectors.unbind(1)], 1)

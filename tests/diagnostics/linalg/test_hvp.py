@@ -6,6 +6,7 @@ import torch
 from cases import CASES, dense_hessian
 from torch import nn
 from torch.func import functional_call
+
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 
 
