@@ -97,6 +97,8 @@ class Evaluation:
             raise Missing(
                 f"targets are not class labels: {targets.dtype} of shape {tuple(targets.shape)}, expected integers (N,)"
             )
+        if len(targets) != len(outputs):
+            raise Missing(f"{len(outputs)} outputs for {len(targets)} targets: batches differ in shape")
         num_classes = outputs.shape[1]
         if int(targets.min()) < 0 or int(targets.max()) >= num_classes:
             raise Missing(f"targets lie outside 0..{num_classes - 1}")

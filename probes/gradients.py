@@ -1,0 +1,128 @@
+"""Gradients one sample at a time, and what the training steps themselves did.
+
+Legend: N samples of the probe, m samples of a piece, P trainable parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from trainvitals.diagnostics.base import Missing, Trajectory
+
+LossOf = Callable[[Mapping[str, Tensor], Any], Tensor]  # (parameters by name, batch) -> scalar mean loss
+
+# One piece of per-sample gradients stays under this: 32 samples of a model of a million parameters.
+_PIECE_BYTES = 128 * 2**20
+
+
+def per_sample_gradients(
+    loss_of: LossOf, parameters: Mapping[str, Tensor], batch: Any, size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield gradients (m, P) and losses (m,) of a batch's samples, piece by piece.
+
+    One vectorised backward pass a piece (`torch.func.vmap`); where the model does not allow it (recurrent
+    layers, control flow on data), one backward pass a sample.
+    """
+    num_values = sum(p.numel() for p in parameters.values())
+    itemsize = next(iter(parameters.values())).element_size()
+    piece = max(1, min(size, _PIECE_BYTES // max(1, num_values * itemsize)))
+    start, method = 0, _vectorised
+    while start < size:
+        part = _narrow(batch, start, min(piece, size - start), size)
+        try:
+            yield method(loss_of, parameters, part, min(piece, size - start))
+        except (RuntimeError, ValueError, NotImplementedError, TypeError):
+            if method is _one_by_one:
+                raise
+            method = _one_by_one
+            continue
+        start += piece
+
+
+def _vectorised(loss_of: LossOf, parameters: Mapping[str, Tensor], batch: Any, size: int) -> tuple[Tensor, Tensor]:
+    def loss_of_sample(values: dict[str, Tensor], sample: Any) -> Tensor:
+        alone = tree_map(lambda t, axis: t.unsqueeze(0) if axis == 0 else t, sample, axes)
+        return loss_of(values, alone)
+
+    axes = tree_map(lambda t: 0 if _is_per_sample(t, size) else None, batch)
+    values = {name: p.detach() for name, p in parameters.items()}
+    gradients, losses = vmap(grad_and_value(loss_of_sample), in_dims=(None, axes), randomness="same")(values, batch)
+    return torch.cat([gradients[name].reshape(size, -1) for name in parameters], 1), losses
+
+
+def _one_by_one(loss_of: LossOf, parameters: Mapping[str, Tensor], batch: Any, size: int) -> tuple[Tensor, Tensor]:
+    rows, losses = [], []
+    for index in range(size):
+        values = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        loss = loss_of(values, _narrow(batch, index, 1, size))
+        gradients = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
+        rows.append(torch.cat([g.reshape(-1) for g in gradients]))
+        losses.append(loss.detach())
+    return torch.stack(rows), torch.stack(losses)
+
+
+def _is_per_sample(leaf: Any, size: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size
+
+
+def _narrow(batch: Any, start: int, count: int, size: int) -> Any:
+    return tree_map(lambda t: t[start : start + count] if _is_per_sample(t, size) else t, batch)
+
+
+class TrajectoryRecorder:
+    """Keeps copies of gradients and updates of the last two steps, only where a due step needs them.
+
+    Args:
+        names: the trainable parameters' names by identity, in the model's order.
+        is_wanted: tells whether the trajectory is read after a given step.
+    """
+
+    def __init__(self, names: Mapping[Tensor, str], is_wanted: Callable[[int], bool]) -> None:
+        self._names = names
+        self._is_wanted = is_wanted
+        self._before: dict[str, Tensor] | None = None
+        self._steps: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}  # step -> gradient, update
+
+    def before_step(self, optimizer: Optimizer, step: int) -> None:
+        """Copy the weights of `optimizer` if the update that makes `step` will be read."""
+        self._before = None
+        if self._is_wanted(step) or self._is_wanted(step + 1):
+            self._before = {name: p.detach().clone() for name, p in self._parameters(optimizer)}
+
+    def after_step(self, optimizer: Optimizer, step: int) -> None:
+        """Keep what the step that made `step` did, and forget what no later step reads."""
+        if self._before is not None:
+            update = {name: p.detach() - self._before[name] for name, p in self._parameters(optimizer)}
+            gradient = {
+                name: (p.grad.to_dense() if p.grad.is_sparse else p.grad).detach().clone()
+                for name, p in self._parameters(optimizer)
+                if p.grad is not None
+            }
+            self._steps[step] = (gradient, update)
+        self._before = None
+        self._steps = {kept: value for kept, value in self._steps.items() if kept >= step - 1}
+
+    def at(self, step: int) -> Trajectory:
+        """Return what the steps that made `step` and `step - 1` did.
+
+        Raises:
+            Missing: before the first training step.
+        """
+        if step not in self._steps:
+            raise Missing("no training step has been taken since the run began")
+        gradient, update = self._steps[step]
+        previous = self._steps.get(step - 1, (None, None))
+        return Trajectory(gradient, update, *previous)
+
+    def _parameters(self, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in self._names:
+                    yield self._names[parameter], parameter

@@ -1,0 +1,143 @@
+"""Measure once, now: the code path that live runs and checkpoints share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainvitals.diagnostics.base import Diagnostic, Missing
+from trainvitals.diagnostics.registry import select
+from trainvitals.probes.bystander import bystander
+from trainvitals.probes.snapshot import ModelSnapshot
+from trainvitals.probes.subject import PROBE_SAMPLES, Subject, make_subject
+from trainvitals.schema import Reading
+
+OnError = Callable[[str, Exception], None]  # (diagnostic's name, what it raised)
+
+
+def measure(
+    model: nn.Module,
+    *,
+    batch: Any,
+    what: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = "default",
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None = None,
+    heldout: Any = None,
+    optimizer: Optimizer | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    mode: str = "eval",
+    seed: int = 0,
+    probe_samples: int = PROBE_SAMPLES,
+) -> dict[str, Reading]:
+    """Measure diagnostics of a model once, and leave the model exactly as it was.
+
+    Args:
+        model: any module with trainable parameters.
+        batch: the train probe: (inputs, targets), a list of such batches, or a loader to draw from.
+        what: a preset ("light", "default", "full"), names and groups, or a mapping name → options.
+        loss: loss(model(inputs), targets) → scalar mean. Leave out if `forward` is given.
+        forward: forward(model, batch) → (outputs, mean or per-sample loss), for models called otherwise.
+        heldout: a second probe batch, for the gap.
+        optimizer: for the diagnostics that read its hyperparameters and state.
+        options: options by metric name, as {"hessian.top": {"k": 3}}.
+        mode: "eval" or "train": BatchNorm and dropout in the probe passes.
+        seed: of random vectors (Hutchinson, Lanczos) and of dropout in "train" mode.
+        probe_samples: samples drawn when `batch` or `heldout` is a loader.
+
+    Returns:
+        One reading per metric; those that do not exist for this model say why in `.missing`.
+
+    Raises:
+        ValueError: for unknown names or options, or a batch that does not fit the model.
+
+    Example:
+        >>> import torch, trainvitals as tv
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> x, y = torch.eye(2), torch.zeros(2, 1)
+        >>> reading = tv.measure(model, batch=(x, y), loss=torch.nn.functional.mse_loss, what=["hessian.top"])
+        >>> reading["hessian.top"].value.round(4).tolist()  # H = 2 XᵀX / N = I
+        [1.0, 1.0]
+    """
+    diagnostics = select(what, options)
+    subject = make_subject(
+        model, loss=loss, forward=forward, train=batch, heldout=heldout, optimizer=optimizer,
+        mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.measure",
+    )  # fmt: skip
+    return take_readings(subject, diagnostics)
+
+
+def take_readings(
+    subject: Subject,
+    diagnostics: Sequence[Diagnostic],
+    *,
+    step: int = 0,
+    trajectory: Callable[[], Any] | None = None,
+    on_error: OnError | None = None,
+) -> dict[str, Reading]:
+    """Measure everything that is due at a step, in one stay at the model.
+
+    A diagnostic that is undefined here gives readings with the reason. One that fails gives readings that
+    say so, and `on_error` hears of it; the others go on.
+    """
+    readings: dict[str, Reading] = {}
+    with bystander(subject.model, mode=subject.mode):
+        snapshot = ModelSnapshot(subject, {d.name: d for d in diagnostics}, step=step, trajectory=trajectory)
+        for diagnostic in diagnostics:
+            readings.update(_measured(diagnostic, snapshot, subject, on_error))
+    return readings
+
+
+def _measured(
+    diagnostic: Diagnostic, snapshot: ModelSnapshot, subject: Subject, on_error: OnError | None
+) -> dict[str, Reading]:
+    started, hvps, passes = time.perf_counter(), snapshot.num_hvps, dict(subject.num_passes)
+    try:
+        found = diagnostic.measure(snapshot)
+    except Missing as reason:
+        found = Reading.absent(str(reason))
+    except Exception as error:
+        if on_error is not None:
+            on_error(diagnostic.name, error)
+        found = Reading.absent(f"the measurement failed with {type(error).__name__}: {error}")
+    provenance = {
+        "step": snapshot.step,
+        "batch": subject.train.hash,
+        "mode": subject.mode,
+        "dtype": str(next(iter(snapshot.parameters.values())).dtype).removeprefix("torch."),
+        "forward_passes": subject.num_passes["forward"] - passes["forward"],
+        "backward_passes": subject.num_passes["backward"] - passes["backward"],
+    }
+    names = diagnostic.descriptions()
+    parts = {
+        name: found if isinstance(found, Reading) else found[name.removeprefix(f"{diagnostic.name}.")] for name in names
+    }
+    seconds = (time.perf_counter() - started) / len(parts)
+    num_hvps = snapshot.num_hvps - hvps
+    return {
+        name: replace(
+            part,
+            value=_plain(part.value),
+            error=_plain(part.error),
+            definition=f"{name} v{diagnostic.version}",
+            hvps=max(part.hvps, num_hvps),
+            seconds=seconds,
+            provenance=provenance,
+        )
+        for name, part in parts.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return tensors and NumPy scalars as what a Reading promises: a float or an array."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, (np.ndarray, list, tuple)):
+        array = np.asarray(value, dtype=np.float64)
+        return float(array) if array.ndim == 0 else array
+    return None if value is None else float(value)

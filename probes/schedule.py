@@ -1,0 +1,144 @@
+"""When to measure: schedules as phrases, and what `every=` may say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trainvitals.diagnostics.base import Diagnostic
+from trainvitals.diagnostics.registry import matching
+
+
+class Schedule(Protocol):
+    """Says whether a step is due. Step 0 is before the first optimiser step."""
+
+    def due(self, step: int) -> bool:
+        """Tell whether to measure after this many optimiser steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every `num_steps` steps, step 0 included."""
+
+    num_steps: int
+
+    def due(self, step: int) -> bool:
+        """Tell whether the step is a multiple of `num_steps`."""
+        return step % self.num_steps == 0
+
+    def __str__(self) -> str:
+        return "every step" if self.num_steps == 1 else f"every {self.num_steps} steps"
+
+
+@dataclass(frozen=True)
+class LogSpaced:
+    """Steps spread evenly on a log axis, `per_decade` of them in each factor of ten, and step 0."""
+
+    per_decade: int = 10
+
+    def due(self, step: int) -> bool:
+        """Tell whether the step is the nearest whole one to a point of the log grid."""
+        if step <= 1:
+            return True
+        index = round(math.log10(step) * self.per_decade)
+        return round(10 ** (index / self.per_decade)) == step
+
+    def __str__(self) -> str:
+        return f"{self.per_decade} steps a decade"
+
+
+@dataclass(frozen=True)
+class AtSteps:
+    """Exactly these steps."""
+
+    steps: frozenset[int]
+
+    def due(self, step: int) -> bool:
+        """Tell whether the step is one of them."""
+        return step in self.steps
+
+    def __str__(self) -> str:
+        return f"at {len(self.steps)} given steps"
+
+
+def every(num_steps: int) -> Schedule:
+    """Measure every `num_steps` steps.
+
+    Raises:
+        ValueError: if `num_steps` is not a whole number of at least 1.
+
+    >>> [step for step in range(7) if every(3).due(step)]
+    [0, 3, 6]
+    """
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(
+            f"expected a whole number of steps of at least 1, got {num_steps!r} in every=; "
+            "write every=10, or leave a metric out of probes= to switch it off"
+        )
+    return Every(num_steps)
+
+
+def log_spaced(per_decade: int = 10) -> Schedule:
+    """Measure at steps spread evenly on a log axis.
+
+    Raises:
+        ValueError: if `per_decade` is not a whole number of at least 1.
+
+    >>> [step for step in range(101) if log_spaced(2).due(step)]
+    [0, 1, 3, 10, 32, 100]
+    """
+    every(per_decade)  # the same check
+    return LogSpaced(per_decade)
+
+
+def at_steps(steps: Iterable[int]) -> Schedule:
+    """Measure at exactly these steps.
+
+    >>> at_steps([5, 100]).due(100)
+    True
+    """
+    return AtSteps(frozenset(steps))
+
+
+def as_schedule(phrase: Any) -> Schedule:
+    """Return the schedule that a number, "log", or a schedule object stands for.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if phrase == "log":
+        return LogSpaced()
+    if hasattr(phrase, "due"):
+        return phrase
+    return every(phrase)
+
+
+def schedules_for(diagnostics: Iterable[Diagnostic], phrase: Any) -> dict[str, Schedule]:
+    """Return a schedule for each diagnostic, by its name.
+
+    Args:
+        diagnostics: what will be measured.
+        phrase: None (each diagnostic's own interval), one phrase for all, or a mapping from names and
+            groups to phrases; the more particular name wins, whatever the order.
+
+    Raises:
+        ValueError: if a name in the mapping is not measured, or a phrase is not one.
+    """
+    chosen = {d.name: as_schedule(d.interval) for d in diagnostics}
+    if phrase is None:
+        return chosen
+    if not isinstance(phrase, Mapping):
+        return dict.fromkeys(chosen, as_schedule(phrase))
+    covered = {name: [cls.name for cls in matching(name) if cls.name in chosen] for name in phrase}
+    for name in sorted(phrase, key=lambda name: -len(covered[name])):
+        if not covered[name]:
+            raise ValueError(
+                f"expected names of metrics that are measured, got {name!r} in every=; "
+                f"measured are {', '.join(sorted(chosen))}: add {name!r} to probes= or leave it out"
+            )
+        for metric in covered[name]:
+            chosen[metric] = as_schedule(phrase[name])
+    return chosen

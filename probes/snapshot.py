@@ -1,0 +1,300 @@
+"""One step as diagnostics see it: everything they declared they need, produced once.
+
+The merged needs of what is due decide how the one forward pass over the train probe is run: on the
+double-backward graph if anything wants Hessian products, with a plain graph if only the gradient is
+wanted, without a graph otherwise. Activations, features, outputs and losses fall out of that same pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from trainvitals.diagnostics.base import (
+    Classifier,
+    Diagnostic,
+    Evaluation,
+    Missing,
+    Needs,
+    OptimizerView,
+    Trajectory,
+)
+from trainvitals.diagnostics.gradient_sums import GradientSums
+from trainvitals.diagnostics.linalg.hvp import HessianOperator
+from trainvitals.probes.activations import Capture
+from trainvitals.probes.gradients import per_sample_gradients
+from trainvitals.probes.optimizer_view import optimizer_view
+from trainvitals.probes.probe_batch import ProbeBatch
+from trainvitals.probes.subject import Subject, float32_if_half
+
+T = TypeVar("T")
+
+
+class ModelSnapshot:
+    """Implements `trainvitals.diagnostics.base.Snapshot` on a live model. Use inside `bystander`.
+
+    Args:
+        subject: the model, its loss and its probe batches.
+        due: the diagnostics measured at this step, by name.
+        step: optimiser steps taken.
+        trajectory: gives the last two steps' gradients and updates; raises `Missing` without them.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        due: Mapping[str, Diagnostic],
+        *,
+        step: int = 0,
+        trajectory: Callable[[], Trajectory] | None = None,
+    ) -> None:
+        self.step = step
+        self.mode = subject.mode
+        self._subject = subject
+        self._due = due
+        self._trajectory = trajectory
+        self._memory: dict[Callable[..., Any], Any] = {}
+        self._needs = Needs.NOTHING
+        for diagnostic in due.values():
+            self._needs |= diagnostic.needs
+        self._capture = Capture(
+            subject.model,
+            activations=bool(self._needs & Needs.ACTIVATIONS),
+            features=bool(self._needs & Needs.FEATURES),
+        )
+
+    # What diagnostics read ----------------------------------------------------------------------
+
+    @property
+    def num_samples(self) -> int:
+        return self._subject.train.num_samples
+
+    @property
+    def num_hvps(self) -> int:
+        """Hessian-vector products done so far in this snapshot."""
+        return self.hessian.num_products if "hessian" in vars(self) else 0
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Tensor]:
+        return self._subject.parameters()
+
+    @property
+    def initial_parameters(self) -> Mapping[str, Tensor]:
+        if self._subject.initial_parameters is None:
+            raise Missing("the weights at the start of the run are not known")
+        return self._subject.initial_parameters
+
+    @property
+    def trajectory(self) -> Trajectory:
+        if self._trajectory is None:
+            raise Missing("needs successive training steps of a watched run")
+        return self._trajectory()
+
+    @cached_property
+    def optimizer(self) -> OptimizerView:
+        if self._subject.optimizer is None:
+            raise Missing("no optimizer was given")
+        return optimizer_view(self._subject.optimizer, self._subject.model)
+
+    @cached_property
+    def train(self) -> Evaluation:
+        self._run_train_pass()
+        outputs = _joined([outputs for _, outputs in self._train_chunks])
+        loss = sum(
+            share * value.item()
+            for share, (value, _) in zip(self._subject.train.shares, self._train_chunks, strict=True)
+        )
+        return Evaluation(float(loss), outputs, self._subject.train.targets, self.num_samples)
+
+    @cached_property
+    def heldout(self) -> Evaluation:
+        batch = self._subject.heldout
+        if batch is None:
+            raise Missing("no held-out probe batch was given (heldout=)")
+        pieces = [self._evaluate(chunk) for chunk in batch.chunks]
+        loss = sum(share * value.item() for share, (value, _) in zip(batch.shares, pieces, strict=True))
+        return Evaluation(float(loss), _joined([o for _, o in pieces]), batch.targets, batch.num_samples)
+
+    @property
+    def activations(self) -> Mapping[str, Tensor]:
+        self._run_train_pass()
+        return self._capture.collected("activations")
+
+    @property
+    def layer_outputs(self) -> Mapping[str, Tensor]:
+        self._run_train_pass()
+        return self._capture.collected("layer_outputs")
+
+    @cached_property
+    def features(self) -> Tensor:
+        self._run_train_pass()
+        found = self._capture.collected("features").get("features")
+        if found is None:
+            raise Missing("no linear layer was called on the probe batch, so there are no last-layer features")
+        return found
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        self._run_train_pass()
+        name = self._capture.classifier_name
+        if name is None:
+            raise Missing("no linear layer was called on the probe batch, so there is no classifier")
+        module = self._subject.model if name == "model" else self._subject.model.get_submodule(name)
+        weight, bias = module.weight, module.bias
+        return Classifier(name, float32_if_half(weight), float32_if_half(bias) if isinstance(bias, Tensor) else None)
+
+    @cached_property
+    def gradient(self) -> Mapping[str, Tensor]:
+        if self._needs & Needs.HVP:
+            return self.hessian.split(self.hessian.gradient)
+        self._run_train_pass()
+        return self._gradient
+
+    @cached_property
+    def gradient_sums(self) -> GradientSums:
+        batch, parameters = self._subject.train, self.parameters
+        labels, num_classes = self._labels()
+        layout = {name: p.shape for name, p in parameters.items()}
+        sums = GradientSums(layout, num_classes)
+        total, start = 0.0, 0
+        for chunk, size in zip(batch.chunks, batch.sizes, strict=True):
+            for gradients, losses in per_sample_gradients(self._mean_loss, parameters, chunk, size):
+                count = len(losses)
+                sums.add(gradients.detach(), None if labels is None else labels[start : start + count])
+                total += float(losses.double().sum())
+                start += count
+        self._subject.num_passes["backward"] += 1
+        self._check_mean(total / batch.num_samples)
+        return sums
+
+    @cached_property
+    def hessian(self) -> HessianOperator:
+        batch = self._subject.train
+        self._train_chunks: list[tuple[Tensor, Tensor]] = []
+        names = list(self.parameters)
+
+        def loss_of(index: int) -> Callable[[Sequence[Tensor]], Tensor]:
+            def loss(values: Sequence[Tensor]) -> Tensor:
+                return self._captured(batch, index, dict(zip(names, values, strict=True)))
+
+            return loss
+
+        return HessianOperator(
+            [(share, loss_of(index)) for index, share in enumerate(batch.shares)], self.parameters
+        )  # fmt: skip
+
+    def once(self, function: Callable[[ModelSnapshot], T]) -> T:
+        """Return `function(self)`, computed at most once; a `Missing` that it raised is raised again."""
+        if function not in self._memory:
+            try:
+                self._memory[function] = function(self)
+            except Missing as reason:
+                self._memory[function] = reason
+        found = self._memory[function]
+        if isinstance(found, Missing):
+            raise found
+        return found
+
+    def due(self, name: str) -> Diagnostic | None:
+        """Return the diagnostic of that name if it is measured at this step too."""
+        return self._due.get(name)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a CPU generator seeded by the run's seed and the purpose; the step does not enter.
+
+        So the same weights give the same numbers, live and from a checkpoint.
+        """
+        digest = hashlib.sha256(f"{self._subject.seed}:{purpose}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def isolated_model(self) -> tuple[nn.Module, Callable[..., Tensor] | None, list[tuple[Any, Any, float]]]:
+        """Return a deep copy of the model, the loss, and (inputs, targets, share of samples) per chunk.
+
+        Raises:
+            Missing: if the model is called through `forward=`, or cannot be copied.
+        """
+        if self._subject.forward is not None:
+            raise Missing("the model is called through forward=, which other engines cannot")
+        try:
+            twin = copy.deepcopy(self._subject.model)
+        except Exception as error:
+            raise Missing(f"the model cannot be copied: {error}") from error
+        batch = self._subject.train
+        return twin, self._subject.loss, [
+            (chunk[0].clone(), chunk[1].clone(), share) for chunk, share in zip(batch.chunks, batch.shares, strict=True)
+        ]  # fmt: skip
+
+    # How it is produced ---------------------------------------------------------------------------
+
+    def _run_train_pass(self) -> None:
+        """Run the one forward pass over the train probe, in the form that the merged needs ask for."""
+        if hasattr(self, "_train_chunks"):
+            return
+        if self._needs & Needs.HVP:
+            _ = self.hessian.gradient  # building the graph is the pass
+            return
+        self._train_chunks = []
+        batch, wants_gradient = self._subject.train, bool(self._needs & Needs.GRADIENT)
+        sums: list[Tensor] | None = None
+        for index, share in enumerate(batch.shares):
+            with torch.set_grad_enabled(wants_gradient):
+                values = {name: p.detach().requires_grad_(wants_gradient) for name, p in self.parameters.items()}
+                loss = self._captured(batch, index, values)
+            if wants_gradient:
+                self._subject.num_passes["backward"] += 1
+                parts = torch.autograd.grad(loss * share, list(values.values()), materialize_grads=True)
+                sums = list(parts) if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
+        self._gradient = dict(zip(self.parameters, sums or [], strict=bool(sums)))
+
+    def _captured(self, batch: ProbeBatch, index: int, parameters: Mapping[str, Tensor]) -> Tensor:
+        self._subject.num_passes["forward"] += 1
+        with self._capture.capturing(batch.sizes[index]):
+            loss, outputs = self._subject.loss_and_outputs(parameters, batch.chunks[index])
+        self._train_chunks.append((loss.detach(), _main_tensor(outputs).detach()))
+        return loss
+
+    def _evaluate(self, chunk: Any) -> tuple[Tensor, Tensor]:
+        self._subject.num_passes["forward"] += 1
+        with torch.no_grad():
+            loss, outputs = self._subject.loss_and_outputs(self.parameters, chunk)
+        return loss, _main_tensor(outputs)
+
+    def _mean_loss(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
+        return self._subject.loss_and_outputs(parameters, batch)[0]
+
+    def _labels(self) -> tuple[Tensor | None, int | None]:
+        try:
+            return self.train.labels()
+        except Missing:
+            return None, None
+
+    def _check_mean(self, mean_of_samples: float) -> None:
+        """Refuse per-sample numbers whose loss is not a mean over samples: they would mean something else."""
+        whole = self.train.loss
+        if abs(whole - mean_of_samples) > 1e-3 * max(abs(whole), abs(mean_of_samples), 1e-6):
+            raise Missing(
+                f"the batch's loss ({whole:.6g}) is not the mean of its samples' losses ({mean_of_samples:.6g}): "
+                "a sum, class weights, BatchNorm or dropout in train mode make them differ"
+            )
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the outputs of all chunks (N, ...), or none (0, ...) of them where chunks differ in shape."""
+    fits = all(t.ndim > 0 for t in tensors) and len({t.shape[1:] for t in tensors}) == 1
+    return torch.cat(list(tensors)) if fits else tensors[0].new_empty(0)
+
+
+def _main_tensor(outputs: Any) -> Tensor:
+    """Return the tensor of a structure of outputs that stands for it: `logits`, else the first one."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(getattr(outputs, "logits", None), Tensor):
+        return outputs.logits
+    return next((part for part in tree_leaves(outputs) if isinstance(part, Tensor)), torch.empty(0))

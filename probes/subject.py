@@ -1,0 +1,176 @@
+"""What is probed: the user's model and how its loss is computed on the probe batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from trainvitals.probes.bystander import bystander, unwrapped
+from trainvitals.probes.probe_batch import ProbeBatch, probe_batch
+
+_HALF = (torch.bfloat16, torch.float16)
+PROBE_SAMPLES = 512  # drawn from a loader when the user does not say: 2 % standard error of an accuracy of 0.7
+
+
+@dataclass
+class Subject:
+    """The model under the probe, and how its loss is computed. Everything is the user's own object."""
+
+    model: nn.Module  # unwrapped
+    loss: Callable[[Any, Any], Tensor] | None
+    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None
+    train: ProbeBatch
+    heldout: ProbeBatch | None = None
+    optimizer: Optimizer | None = None
+    mode: str = "eval"
+    seed: int = 0
+    initial_parameters: Mapping[str, Tensor] | None = None
+    num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
+
+    def loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
+        """Return the mean loss of a batch and the outputs, at given parameters, inside the bystander."""
+        loss, outputs = self.raw_loss_and_outputs(parameters, batch)
+        return loss.mean(), outputs
+
+    def raw_loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
+        """Return the loss as the user's function gives it, and the outputs.
+
+        Inputs are copies (a forward pass may write to them), in float32 for bf16 and fp16 models.
+        Dropout draws from the run's own seed, so that every pass of a measurement sees one mask.
+        """
+        batch = tree_map(_as_probe_input, batch)
+        if self.mode == "train":
+            torch.manual_seed(self.seed)
+        if self.forward is not None:
+            outputs, loss = self.forward(_Called(self.model, parameters), batch)
+        else:
+            outputs = functional_call(self.model, dict(parameters), (batch[0],))
+            loss = self.loss(outputs, batch[1])  # pyright: ignore[reportOptionalCall]
+        return loss, outputs
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return trainable parameters by name, tied ones once: detached aliases, float32 for half precision."""
+        return {
+            name: float32_if_half(p)
+            for name, p in self.model.named_parameters()
+            if p.requires_grad
+        }
+
+
+class _Called(nn.Module):
+    """The model as `forward=` sees it: calls go through with the probe's parameters, the rest is the model's."""
+
+    def __init__(self, model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        object.__setattr__(self, "_subject", model)
+        object.__setattr__(self, "_values", dict(parameters))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return functional_call(self._subject, self._values, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_subject"), name)
+
+
+def float32_if_half(tensor: Tensor) -> Tensor:
+    """Return a detached alias, or a float32 copy of bf16 and fp16."""
+    return tensor.detach().float() if tensor.dtype in _HALF else tensor.detach()
+
+
+def _as_probe_input(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.float() if leaf.dtype in _HALF else leaf.clone()
+
+
+def make_subject(
+    model: nn.Module,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None,
+    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None,
+    train: Any,
+    heldout: Any = None,
+    optimizer: Optimizer | None = None,
+    mode: str = "eval",
+    seed: int = 0,
+    probe_samples: int = PROBE_SAMPLES,
+    call: str,
+) -> Subject:
+    """Check what the user gave and return it as a subject. `call` names the public call in errors.
+
+    Raises:
+        ValueError: if the model has nothing to train, neither or both of loss and forward are given, a
+            batch does not fit the model, or the loss is neither a scalar nor (from `forward`) one number a sample.
+    """
+    model = unwrapped(model)
+    _check_model(model, call)
+    if (loss is None) == (forward is None):
+        raise ValueError(
+            f"expected one of loss= and forward=, got {'neither' if loss is None else 'both'} in {call}; loss= for "
+            "models called as model(x), forward=function(model, batch) -> (outputs, loss) for all others"
+        )
+    device = next(p.device for p in model.parameters() if p.requires_grad)
+    batches = {}
+    for argument, source in (("train", train), ("heldout", heldout)):
+        if source is not None:
+            batch = probe_batch(source, argument=argument, has_forward=forward is not None, max_samples=probe_samples)
+            batches[argument] = batch.on(device)
+    subject = Subject(model, loss, forward, batches["train"], batches.get("heldout"), optimizer, mode, seed)
+    for argument, batch in batches.items():
+        _check_fit(subject, batch, argument, call)
+    return subject
+
+
+def _check_model(model: nn.Module, call: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"expected a torch.nn.Module, got {type(model).__name__} in {call}; pass the model itself")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"expected initialised parameters, got the lazy parameter {name!r} in {call}; "
+                "run the model once on a batch before this call"
+            )
+    if not any(p.requires_grad and p.numel() for p in model.parameters()):
+        raise ValueError(
+            f"expected a model with trainable parameters, got none with requires_grad=True in {call}; "
+            "was everything frozen?"
+        )
+
+
+def _check_fit(subject: Subject, batch: ProbeBatch, argument: str, call: str) -> None:
+    """Run the first chunk once: what does not fit is the user's to know now, not a gap in a chart."""
+    with bystander(subject.model, mode=subject.mode), torch.no_grad():
+        chunk = batch.chunks[0]
+        try:
+            loss, _ = subject.raw_loss_and_outputs(subject.parameters(), chunk)
+        except Exception as error:
+            raise ValueError(
+                f"expected a {argument} batch that the model and the loss take, got {type(error).__name__}: {error} "
+                f"in {call} with {describe_batch(chunk)}; check shapes, dtypes and the order (inputs, targets)"
+            ) from error
+    size = batch.sizes[0]
+    is_scalar = isinstance(loss, Tensor) and loss.numel() == 1
+    is_per_sample = isinstance(loss, Tensor) and tuple(loss.shape) == (size,) and subject.forward is not None
+    if not (is_scalar or is_per_sample):
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"expected a loss that is one number, the mean over the batch, got {got} in {call}; "
+            "use reduction='mean', or return per-sample losses from forward="
+        )
+
+
+def describe_batch(batch: Any) -> str:
+    """Return shapes and dtypes of a batch in words, for error messages."""
+
+    def words(leaf: Any) -> str:
+        is_tensor = isinstance(leaf, Tensor)
+        return f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}" if is_tensor else type(leaf).__name__
+
+    return str(tree_map(words, batch)).replace("'", "")

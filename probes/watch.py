@@ -1,0 +1,268 @@
+"""Watch a run: hooks on the optimiser count its steps, and due diagnostics are measured between them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainvitals.diagnostics.base import Diagnostic, Needs
+from trainvitals.diagnostics.registry import select
+from trainvitals.probes.gradients import TrajectoryRecorder
+from trainvitals.probes.measure import take_readings
+from trainvitals.probes.optimizer_view import names_of_parameters
+from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
+from trainvitals.probes.schedule import Schedule, schedules_for
+from trainvitals.probes.subject import PROBE_SAMPLES, Subject, make_subject
+from trainvitals.schema import Event, Reading, Record, Status
+from trainvitals.store.writer import RunWriter
+
+
+def watch(
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    train: Any,
+    heldout: Any = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None = None,
+    name: str | None = None,
+    store: str | os.PathLike[str] = "runs/",
+    probes: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = "default",
+    every: int | str | Schedule | Mapping[str, int | str | Schedule] | None = None,
+    mode: str = "eval",
+    seed: int = 0,
+    probe_samples: int = PROBE_SAMPLES,
+) -> Watch:
+    """Watch a training run. Nothing in the training loop changes, and nothing in the run does.
+
+    Use it as a context manager around the loop, or call `close()` at the end. Step 0 is measured at once;
+    after that the optimiser's own post-step hook counts.
+
+    Args:
+        model: the model in training; compiled and DataParallel models are looked through.
+        optimizer: its `step()` counts the steps.
+        train: the train probe, fixed for the run: (inputs, targets), a list of batches, or a loader to draw from.
+        heldout: the held-out probe, likewise.
+        loss: loss(model(inputs), targets) → scalar mean over the batch.
+        forward: forward(model, batch) → (outputs, mean or per-sample loss), in place of `loss` for models
+            that are not called as model(inputs).
+        name: of the run; the model's class name if left out.
+        store: the folder that holds runs; made if it is not there.
+        probes: a preset ("light", "default", "full"), names and groups, or a mapping name → options.
+        every: steps between measurements: one number for all, a schedule, "log", or a mapping from names
+            and groups to these. None follows each diagnostic's own interval.
+        mode: "eval" or "train": BatchNorm and dropout in probe passes.
+        seed: of the probes' own random vectors; the run's random state is never touched.
+        probe_samples: samples drawn when a probe is a loader.
+
+    Returns:
+        The watch, with `.id`, `.path`, `.step`, `.log(...)` and `.close()`.
+
+    Raises:
+        ValueError: before training starts, for a batch that does not fit the model, a loss that is not one
+            number, a model with nothing to train, unknown metric names, or a folder that cannot be written.
+
+    Example:
+        >>> import tempfile, torch, trainvitals as tv
+        >>> model, x, y = torch.nn.Linear(2, 1), torch.randn(8, 2), torch.randn(8, 1)
+        >>> optimizer, loss = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.functional.mse_loss
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with tv.watch(model, optimizer, loss=loss, train=(x, y), store=folder, probes="light") as run:
+        ...         for _ in range(20):
+        ...             optimizer.zero_grad(); loss(model(x), y).backward(); optimizer.step()
+        ...     tv.open_run(run.path).last_step
+        20
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(
+            f"expected a torch.optim.Optimizer, got {type(optimizer).__name__} in trainvitals.watch; "
+            "pass the optimiser whose step() updates the model"
+        )
+    diagnostics = select(probes)
+    schedules = schedules_for(diagnostics, every)
+    subject = make_subject(
+        model, loss=loss, forward=forward, train=train, heldout=heldout, optimizer=optimizer,
+        mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
+    )  # fmt: skip
+    subject.initial_parameters = {key: value.clone() for key, value in subject.parameters().items()}
+    run_name = name or type(subject.model).__name__
+    descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
+    writer = RunWriter.create(Path(store), run_name, run_meta(subject, schedules), descriptions)
+    return Watch(subject, diagnostics, schedules, writer, run_name)
+
+
+class Watch:
+    """A run being watched. Made by `trainvitals.watch`."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        diagnostics: list[Diagnostic],
+        schedules: Mapping[str, Schedule],
+        writer: RunWriter,
+        name: str,
+    ) -> None:
+        self.name = name
+        self.step = 0  # optimiser steps taken
+        self._subject = subject
+        self._diagnostics = diagnostics
+        self._schedules = schedules
+        self._writer = writer
+        self._started = time.perf_counter()
+        self._seconds_measuring = 0.0
+        self._warned: set[str] = set()
+        self._handles: list[Any] = []
+        self._is_open = True
+        self._pid = os.getpid()
+        self._recorder = TrajectoryRecorder(names_of_parameters(subject.model), self._is_trajectory_due)
+        self._attach()
+        atexit.register(self._at_exit)
+        try:
+            self._guarded("probes", self._measure_due)
+        except BaseException as error:  # Ctrl-C during the first measurement: no `with` block closes us yet
+            self.__exit__(type(error), error, None)
+            raise
+
+    @property
+    def id(self) -> str:
+        """The run's id, as `trainvitals.open_run` takes it."""
+        return self._writer.id
+
+    @property
+    def path(self) -> Path:
+        """The run's file."""
+        return Path(self._writer.path)
+
+    def log(self, **scalars: float | Tensor) -> None:
+        """Record numbers of your own at the present step, such as `train_loss=loss.item()`.
+
+        A value that is not a number, and a name that a diagnostic has, is one warning and is left out.
+        """
+        numbers: dict[str, float] = {}
+        for name, value in scalars.items():
+            if name in self._writer_names:
+                self._warn(f"log:{name}", f"expected a name of your own, got the metric {name!r} in run.log; rename it")
+                continue
+            try:
+                numbers[name] = float(value)
+            except (TypeError, ValueError, RuntimeError):
+                kind = type(value).__name__
+                self._warn(f"log:{name}", f"expected one number for {name!r} in run.log, got {kind}; log a float")
+        if numbers and self._is_open:
+            self._writer.append(Record(self.step, time.time(), scalars=numbers))
+
+    def close(self) -> None:
+        """Take every hook off, write what is left, and mark the run as finished. A second call does nothing."""
+        self._close(Status.FINISHED, "finished", "")
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            self._close(Status.FINISHED, "interrupted", f"stopped by {type(error).__name__}")
+        else:
+            self._close(Status.CRASHED, "error", f"{type(error).__name__}: {error}")
+
+    # Hooks --------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        optimizer = self._subject.optimizer
+        assert optimizer is not None  # watch() requires it
+        if any(d.needs & Needs.TRAJECTORY for d in self._diagnostics):
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._guarded("recorder", lambda: self._recorder.before_step(optimizer, self.step + 1))
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self.step += 1
+        self._guarded("recorder", lambda: self._recorder.after_step(optimizer, self.step))
+        self._guarded("probes", self._measure_due)
+
+    def _guarded(self, part: str, action: Callable[[], None]) -> None:
+        """Run our own code inside the user's loop: what fails is one warning, and training goes on."""
+        try:
+            action()
+        except Exception as error:
+            self._warn(part, f"expected the {part} to work, got {type(error).__name__}: {error} at step {self.step}")
+
+    def _is_trajectory_due(self, step: int) -> bool:
+        return any(d.needs & Needs.TRAJECTORY and self._schedules[d.name].due(step) for d in self._diagnostics)
+
+    def _measure_due(self) -> None:
+        due = [d for d in self._diagnostics if self._schedules[d.name].due(self.step)]
+        if not due:
+            return
+        started = time.perf_counter()
+        readings = take_readings(
+            self._subject, due, step=self.step, on_error=self._probe_failed,
+            trajectory=lambda: self._recorder.at(self.step),
+        )  # fmt: skip
+        self._write(readings, time.perf_counter() - started)
+
+    def _write(self, readings: Mapping[str, Reading], seconds: float) -> None:
+        self._seconds_measuring += seconds
+        share = self._seconds_measuring / max(time.perf_counter() - self._started, 1e-9)
+        cost = {"probe.seconds": seconds, "probe.share": share}
+        self._writer.append(Record(self.step, time.time(), readings, cost))
+
+    def _probe_failed(self, name: str, error: Exception) -> None:
+        self._warn(
+            name, f"expected a reading of {name!r}, got {type(error).__name__}: {error} at step {self.step}; "
+            f"training goes on without it: leave {name!r} out of probes= to silence this",
+        )  # fmt: skip
+
+    def _warn(self, subject: str, message: str) -> None:
+        if subject in self._warned:
+            return
+        self._warned.add(subject)
+        self._writer.event(Event(self.step, time.time(), "warning", message))
+        try:
+            warnings.warn(f"trainvitals: {message}", RuntimeWarning, stacklevel=4)
+        except RuntimeWarning:  # warnings are errors in this program: it must not end the run
+            print(f"trainvitals: {message}", file=sys.stderr)
+
+    # The end ------------------------------------------------------------------------------------
+
+    @property
+    def _writer_names(self) -> set[str]:
+        return {name for d in self._diagnostics for name in d.descriptions()} | set(COST_DESCRIPTIONS)
+
+    def _close(self, status: Status, kind: str, message: str) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        atexit.unregister(self._at_exit)
+        self._writer.event(Event(self.step, time.time(), kind, message))
+        self._writer.close(status, message)
+
+    def _at_exit(self) -> None:
+        """Close a watch that was left open: the program ends, by an uncaught error or in peace."""
+        if os.getpid() != self._pid:
+            return
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, Exception):
+            self._close(Status.CRASHED, "error", f"{type(error).__name__}: {error}")
+        elif error is not None:
+            self._close(Status.FINISHED, "interrupted", f"stopped by {type(error).__name__}")
+        else:
+            self.close()

@@ -1,0 +1,167 @@
+"""The bystander leaves no trace: every attribute, flag, hook, buffer and random state as it was."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainvitals.probes.bystander import bystander, unwrapped
+
+
+class Messy(nn.Module):
+    """A model whose forward pass writes to itself in every way that Python allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+        self.register_buffer("average", torch.zeros(2))
+        self.register_buffer("scratch", torch.zeros(1), persistent=False)
+        self.num_calls = 0
+        self.history: list[float] = [1.0]
+        self.cache: dict[str, torch.Tensor] = {"last": torch.zeros(2)}
+        self.noise = torch.Generator().manual_seed(3)
+        self.numpy_noise = np.random.default_rng(3)
+        self.plain = torch.zeros(2)
+
+    def forward(self, x):
+        self.num_calls += 1
+        self.history.append(float(x.detach().sum()))
+        self.new_attribute = "written"
+        x = x + 0.01 * torch.randn(x.shape, generator=self.noise).to(x) + 0.01 * self.numpy_noise.normal()
+        y = self.net(x) + 0.01 * random.random() + 0.01 * np.random.rand()
+        self.average.mul_(0.9).add_(0.1 * y.detach().mean(0))
+        self.cache["last"].add_(1.0)
+        self.cache["more"] = y.detach()
+        self.plain += 1
+        self.scratch = self.scratch + 1
+        return y
+
+
+def _states() -> tuple:
+    return (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
+
+
+def _picture(model: nn.Module) -> list:
+    """Everything a module holds, tensors by identity, version and value."""
+    rows = []
+    for name, module in model.named_modules():
+        for key, value in module.__dict__.items():
+            if isinstance(value, torch.Tensor):
+                rows.append((name, key, id(value), value._version, value.tolist()))
+            elif isinstance(value, dict):
+                rows.append((name, key, id(value), [(k, id(v)) for k, v in value.items()]))
+                rows += [
+                    (name, key, k, id(v), v._version, v.tolist())
+                    for k, v in value.items()
+                    if isinstance(v, torch.Tensor) and k != "last"
+                ]
+            elif isinstance(value, torch.Generator):
+                rows.append((name, key, value.get_state().tolist()))
+            elif isinstance(value, np.random.Generator):
+                rows.append((name, key, str(value.bit_generator.state)))
+            else:
+                rows.append((name, key, id(value), str(value)))
+    return rows
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_nothing_of_a_messy_model_changes(mode):
+    model = Messy().train()
+    model.net[1].eval()  # a frozen BatchNorm in a training model
+    x = torch.randn(5, 4)
+    before, states, last = _picture(model), _states(), model.cache["last"].clone()
+    with bystander(model, mode=mode) as lent:
+        lent(x).sum().backward(inputs=[x.requires_grad_()])
+        torch.rand(3), np.random.rand(3), random.random()
+        assert lent.training == (mode == "train")
+    assert _picture(model) == before
+    assert _states() == states
+    assert torch.equal(model.cache["last"], last)
+    assert all(p.grad is None for p in model.parameters())
+    assert not hasattr(model, "new_attribute")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_inside_leaves_no_trace_either(error):
+    model = Messy()
+    before, states = _picture(model), _states()
+    with pytest.raises(error), bystander(model) as lent:  # noqa: PT012
+        lent(torch.randn(5, 4))
+        raise error
+    assert _picture(model) == before
+    assert _states() == states
+
+
+def test_user_hooks_are_not_called_and_are_there_afterwards():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    calls = []
+    model[0].register_forward_hook(lambda *a: calls.append("forward"))
+    model[0].register_forward_pre_hook(lambda *a: calls.append("pre"))
+    model[0].register_full_backward_hook(lambda *a: calls.append("backward"))
+    model[0].weight.register_hook(lambda g: calls.append("tensor"))
+    handle = nn.modules.module.register_module_forward_hook(lambda *a: calls.append("global"))
+    try:
+        with bystander(model):
+            parameters = {k: p.detach().requires_grad_() for k, p in model.named_parameters()}
+            torch.func.functional_call(model, parameters, torch.ones(1, 2)).sum().backward()
+        assert calls == []
+        model(torch.ones(1, 2, requires_grad=True)).sum().backward()
+        assert sorted(calls) == ["backward", "forward", "global", "global", "global", "pre", "tensor"]
+    finally:
+        handle.remove()
+
+
+def test_hooks_that_compute_weights_still_run():
+    with pytest.warns(FutureWarning):
+        model = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(3, 3)))
+    with torch.no_grad():
+        model[0].weight_g.mul_(2)  # the derived weight is stale until the hook runs
+    with bystander(model) as lent:
+        inside = lent(torch.ones(1, 3))
+    torch.testing.assert_close(inside, model(torch.ones(1, 3)))
+
+
+def test_a_users_own_train_method_is_not_called():
+    class Merging(nn.Linear):  # as LoRA layers do
+        def train(self, mode=True):
+            self.weight.data.add_(1.0)
+            return super().train(mode)
+
+    model = Merging(2, 2)
+    before = model.weight.clone()
+    for mode in ("eval", "train"):
+        with bystander(model, mode=mode) as lent:
+            lent(torch.ones(1, 2))
+    assert torch.equal(model.weight, before)
+
+
+def test_autocast_grad_mode_and_attention_flags_are_put_back():
+    model = nn.Linear(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        with bystander(model) as lent:
+            assert not torch.is_autocast_enabled("cpu")
+            assert torch.is_grad_enabled()
+            assert lent(torch.ones(1, 2)).dtype == torch.float32
+            assert not torch.backends.mha.get_fastpath_enabled()
+            assert not torch.backends.cuda.flash_sdp_enabled()
+        assert torch.is_autocast_enabled("cpu")
+        assert not torch.is_grad_enabled()
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_an_unknown_mode_is_refused_and_leaves_no_trace():
+    model = nn.Linear(2, 2)
+    before = _picture(model)
+    with pytest.raises(ValueError, match="expected mode 'eval' or 'train'"), bystander(model, mode="test"):
+        pass
+    assert _picture(model) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch.compile's own imports
+def test_wrappers_are_looked_through():
+    model = nn.Linear(2, 2)
+    assert unwrapped(nn.DataParallel(model)) is model
+    assert unwrapped(torch.compile(model)) is model

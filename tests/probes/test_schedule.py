@@ -1,0 +1,51 @@
+"""Schedules say which steps are due, and `every=` is checked before training starts."""
+
+import pytest
+
+import trainvitals as tv
+from trainvitals.diagnostics.registry import select
+from trainvitals.probes.schedule import as_schedule, schedules_for
+
+
+def test_every_counts_from_step_zero():
+    assert [s for s in range(25) if tv.every(10).due(s)] == [0, 10, 20]
+
+
+def test_log_spaced_has_its_points_in_every_decade():
+    schedule = tv.log_spaced(4)
+    steps = [s for s in range(100_001) if schedule.due(s)]
+    assert {1, 10, 100, 1_000, 10_000, 100_000} <= set(steps)
+    for low in (1_000, 10_000):
+        assert sum(low <= s < 10 * low for s in steps) == 4
+
+
+def test_at_steps_are_exact():
+    assert [s for s in range(10) if tv.at_steps([3, 7]).due(s)] == [3, 7]
+
+
+@pytest.mark.parametrize("phrase", [0, -1, 2.5, True, "often"])
+def test_a_phrase_that_is_none_is_refused(phrase):
+    with pytest.raises(ValueError, match="expected a whole number of steps"):
+        as_schedule(phrase)
+
+
+def test_the_more_particular_name_wins_whatever_the_order():
+    diagnostics = select(["hessian", "nc"])
+    for phrase in ({"hessian.top": 5, "hessian": 100, "nc": "log"}, {"nc": "log", "hessian": 100, "hessian.top": 5}):
+        schedules = schedules_for(diagnostics, phrase)
+        assert schedules["hessian.top"] == tv.every(5)
+        assert schedules["hessian.trace"] == tv.every(100)
+        assert schedules["nc1"] == tv.log_spaced()
+
+
+def test_without_a_phrase_each_diagnostic_follows_its_own_interval():
+    diagnostics = select("full")
+    schedules = schedules_for(diagnostics, None)
+    assert schedules == {d.name: tv.every(d.interval) for d in diagnostics}
+
+
+def test_names_that_are_not_measured_are_refused():
+    with pytest.raises(ValueError, match=r"got 'nc1' in every=.*measured are"):
+        schedules_for(select(["oui"]), {"nc1": 10})
+    with pytest.raises(ValueError, match="did you mean"):
+        schedules_for(select(["oui"]), {"ouii": 10})
