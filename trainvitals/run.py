@@ -1,0 +1,274 @@
+"""A recorded run as users read it: names, series as DataFrames, events, live or finished.
+
+Every call reads what is in the file at that moment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainvitals.schema import Description, Reading, RunSummary, Status
+from trainvitals.store.catalogue import SUFFIX, list_folder
+from trainvitals.store.errors import StoreError
+from trainvitals.store.reader import Header, RunReader, Series, Vector
+
+COLUMNS = ["step", "time", "key", "value", "error", "converged", "seconds"]
+
+
+class UnknownRunError(StoreError):
+    """No run, or more than one, answers to that name."""
+
+
+class UnknownMetricError(StoreError):
+    """The run has no metric of that name."""
+
+
+def list_runs(store: str | os.PathLike[str] = "runs/") -> list[RunSummary]:
+    """Return the runs of a folder, newest first; files that cannot be read come last, with `.problem` set.
+
+    >>> list_runs("a-folder-that-does-not-exist")
+    []
+    """
+    return list_folder(store)
+
+
+def open_run(path_or_id: str | os.PathLike[str] = "latest", store: str | os.PathLike[str] = "runs/") -> Run:
+    """Open a recorded run, live or not.
+
+    Args:
+        path_or_id: the path of a run file, a run's id, the beginning of one, a run's name (the newest
+            run of that name), or "latest".
+        store: the folder to look in when it is not a path.
+
+    Raises:
+        UnknownRunError: if no run answers to it (with near names), or several do.
+        StoreError: if the file cannot be read.
+    """
+    path = Path(path_or_id)
+    if path.suffix == SUFFIX and path.exists():
+        return Run(path)
+    wanted = os.fspath(path_or_id)
+    direct = Path(store) / f"{wanted}{SUFFIX}"
+    if path.name == wanted and direct.exists():
+        return Run(direct)
+    return Run(_find(wanted, list_runs(store), store))
+
+
+def _find(wanted: str, runs: list[RunSummary], store: str | os.PathLike[str]) -> str:
+    readable = [run for run in runs if run.problem is None]
+    if wanted == "latest" and readable:
+        return readable[0].path
+    for run in readable:
+        if run.name == wanted:
+            return run.path
+    begun = [run for run in runs if wanted and run.id.startswith(wanted)]
+    if len(begun) == 1:
+        return begun[0].path
+    where = f"in open_run({wanted!r}, store={os.fspath(store)!r})"
+    if begun:
+        ids = ", ".join(run.id for run in begun[:5]) + (", …" if len(begun) > 5 else "")
+        raise UnknownRunError(
+            f"expected the beginning of one run's id, got {wanted!r} that {len(begun)} runs share "
+            f"{where}; write more of one of {ids}"
+        )
+    near = get_close_matches(wanted, [word for run in readable for word in (run.id, run.name)], 3, 0.4)
+    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else _what_is_there(readable, store)
+    raise UnknownRunError(
+        f"expected a run file, an id, the beginning of an id, a run's name or 'latest', got {wanted!r} {where}; {hint}"
+    )
+
+
+def _what_is_there(runs: list[RunSummary], store: str | os.PathLike[str]) -> str:
+    if not runs:
+        return f"there is no readable run in {os.fspath(store)!r}: check the folder"
+    return f"the newest run there is {runs[0].id}"
+
+
+class Run:
+    """A recorded run. Make it with `open_run`.
+
+    Nothing is held open between calls, and each call reads what is in the file then. Points are sorted
+    by step; points of one step stay in the order in which they came.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._reader = RunReader(path)
+        self._is_closed = False
+        header = self._reader.header()
+        self.id: str = header.id
+        self.name: str = header.name
+        self.path: Path = self._reader.path
+        self.meta: dict[str, Any] = dict(header.meta)
+        self.started: float = header.started  # seconds since the epoch
+
+    def _open(self) -> RunReader:
+        if self._is_closed:
+            raise StoreError(f"expected an open run, got {self.id!r} after close() in Run; open it again with open_run")
+        return self._reader
+
+    def _header(self) -> Header:
+        return self._open().header()
+
+    @property
+    def status(self) -> Status:
+        """What the run is doing now: live, stalled, crashed or finished."""
+        return self._header().status
+
+    @property
+    def message(self) -> str:
+        """What the run said at its end, in words; empty while it goes on."""
+        return self._header().message
+
+    @property
+    def updated(self) -> float:
+        """When the writer last saved, in seconds since the epoch."""
+        return self._header().heartbeat
+
+    @property
+    def last_step(self) -> int | None:
+        """The step of the record that came last; None before the first."""
+        return self._header().last_step
+
+    @property
+    def num_points(self) -> int:
+        """How many points were saved: numbers and arrays, missing ones included."""
+        return self._header().num_points
+
+    @property
+    def num_dropped(self) -> int:
+        """How many points could not be saved."""
+        return self._header().num_dropped
+
+    @property
+    def descriptions(self) -> dict[str, Description]:
+        """What is known of the metrics, by name, as the run recorded it."""
+        return self._open().descriptions()
+
+    def names(self) -> list[str]:
+        """Return the names of all metrics with a point or a missing point, the user's own included."""
+        return self._open().names()
+
+    def series(self, name: str, start: int | None = None, stop: int | None = None) -> pd.DataFrame:
+        """Return the points of a metric with start <= step < stop.
+
+        Args:
+            name: of the metric.
+            start: first step, or None.
+            stop: step before which to stop, or None.
+
+        Returns:
+            Columns `step`, `time` (seconds since the epoch), `key` (empty for a plain number), `value`,
+            `error` (NaN: none), `converged` (True, False or None), `seconds`; arrays as one row a key.
+            Missing points are left out; a NaN that was measured is there.
+
+        Raises:
+            UnknownMetricError: if the run has no such metric, with near names.
+        """
+        self._check(name)
+        return _frame(self._open().series(name, start, stop))
+
+    def missing(self, name: str) -> pd.DataFrame:
+        """Return `step`, `time` and `reason` of every moment at which the metric was undefined.
+
+        Raises:
+            UnknownMetricError: if the run has no such metric, with near names.
+        """
+        self._check(name)
+        return pd.DataFrame(self._open().missing(name), columns=["step", "time", "reason"])
+
+    def spectra(self, name: str = "hessian.density") -> pd.DataFrame:
+        """Return the densities of a metric, a row a measurement: `step`, `time`, `grid`, `density`, `error`.
+
+        The last three hold arrays (G,); `error` is None where the band is not known. Readings without
+        a grid are left out.
+
+        Raises:
+            UnknownMetricError: if the run has no such metric, with near names.
+        """
+        self._check(name)
+        rows = [
+            (v.step, v.time, v.arrays["details.grid"], v.arrays["value"], v.arrays.get("error"))
+            for v in self._open().series(name).vectors
+            if "details.grid" in v.arrays
+        ]
+        return pd.DataFrame(rows, columns=["step", "time", "grid", "density", "error"])
+
+    def latest(self) -> dict[str, tuple[int, Reading]]:
+        """Return (step, reading) of the point of every metric that came last, missing ones too."""
+        return self._open().latest()
+
+    def events(self) -> pd.DataFrame:
+        """Return what happened to the run in words: `step`, `time`, `kind`, `message`."""
+        rows = [(e.step, e.time, e.kind, e.message) for e in self._open().events()]
+        return pd.DataFrame(rows, columns=["step", "time", "kind", "message"])
+
+    def close(self) -> None:
+        """Let the run go; further calls raise."""
+        self._is_closed = True
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {'closed' if self._is_closed else str(self.status)})"
+
+    def _check(self, name: str) -> None:
+        names = self.names()
+        if name in names:
+            return
+        near = get_close_matches(name, names, 3, 0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names) or 'no metrics yet'}"
+        raise UnknownMetricError(f"expected a metric of run {self.id!r}, got {name!r} in Run; {hint}")
+
+
+def _frame(series: Series) -> pd.DataFrame:
+    points = series.points
+    numbers = {
+        "step": points.step, "time": points.time, "key": np.full(len(points), "", object), "value": points.value,
+        "error": series.error, "converged": _truths(series.converged), "seconds": series.seconds,
+    }  # fmt: skip
+    parts = [numbers]
+    for vector, converged, seconds in zip(series.vectors, series.vector_converged, series.vector_seconds, strict=True):
+        parts.append(_vector_columns(vector, converged, seconds))
+    columns: Mapping[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    frame = pd.DataFrame(columns, columns=COLUMNS)
+    if len(points) and series.vectors:
+        frame = frame.sort_values("step", kind="stable", ignore_index=True)
+    return frame
+
+
+def _vector_columns(vector: Vector, converged: float, seconds: float) -> dict[str, np.ndarray]:
+    value = np.asarray(vector.arrays["value"], np.float64)
+    error = np.asarray(vector.arrays.get("error", np.nan), np.float64)
+    error = np.broadcast_to(error, value.shape) if error.ndim <= value.ndim else np.full(value.shape, np.nan)
+    n = value.size
+    return {
+        "step": np.full(n, vector.step, np.int64), "time": np.full(n, vector.time),
+        "key": np.array(_keys(vector.keys, value.shape), object), "value": value.reshape(-1),
+        "error": error.reshape(-1), "converged": _truths(np.full(n, converged)), "seconds": np.full(n, seconds),
+    }  # fmt: skip
+
+
+def _keys(keys: tuple[str, ...], shape: tuple[int, ...]) -> list[str]:
+    """Return a key for each number of an array: its row's name or number, and its column in brackets."""
+    rows = list(keys) if len(keys) == shape[0] else [str(i) for i in range(shape[0])]
+    num_columns = int(np.prod(shape[1:])) if len(shape) > 1 else 0
+    return rows if len(shape) == 1 else [f"{row}[{j}]" for row in rows for j in range(num_columns)]
+
+
+def _truths(numbers: np.ndarray) -> np.ndarray:
+    """Return True, False or None for 1, 0 or NaN."""
+    truths = np.full(len(numbers), None, object)
+    known = ~np.isnan(numbers)
+    truths[known] = numbers[known] != 0
+    return truths

@@ -1,0 +1,115 @@
+"""Connections to run files: one that writes, many that only read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainvitals.store.errors import StoreError
+from trainvitals.store.migrations import check_version
+from trainvitals.store.schema_sql import APPLICATION_ID
+
+BUSY_SECONDS = 5.0  # a writer holds its lock for one flush; recovery of a killed run's log takes no longer
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Return the read-write connection to a run file, in WAL mode and autocommit.
+
+    `synchronous=FULL`: what a flush acknowledged survives a power cut too; the wait for the disk is
+    on the writer's thread and holds no lock of Python's.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+    return connection
+
+
+def leave_wal(connection: sqlite3.Connection) -> bool:
+    """Fold the log into the file, so that it opens from a read-only folder; False while readers hold it."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        return connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete"
+    except sqlite3.OperationalError:
+        return False
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a run file read-only for one short transaction and check that it is ours.
+
+    Raises:
+        StoreError: if the file is missing, corrupt, of another program or of a newer version.
+    """
+    connection, scratch = _connect_reader(path)
+    try:
+        connection.execute("BEGIN")
+        yield connection
+    finally:
+        connection.close()
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _connect_reader(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    """Return a checked connection, and the folder of a copy if one had to be made.
+
+    While a writer opens, closes or recovers the log, SQLite may answer "locked" or "cannot open" for
+    a moment: that is tried again. A folder that cannot be written has no room for the log's index:
+    without a log the file is opened as immutable, with one a copy of both is read.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return _checked(path, f"{path.absolute().as_uri()}?mode=ro"), None
+        except sqlite3.OperationalError as error:
+            if not path.exists():
+                raise _unreadable(path, "no such file") from error
+            if not os.access(path, os.R_OK):
+                raise _unreadable(path, "permission denied") from error
+            if not os.access(path.parent, os.W_OK):
+                return _connect_in_read_only_folder(path)
+            if time.monotonic() > deadline:
+                raise _unreadable(path, str(error)) from error
+            time.sleep(0.02)
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(path, str(error)) from error
+
+
+def _connect_in_read_only_folder(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    log = path.with_name(path.name + "-wal")
+    try:
+        if not log.exists() or log.stat().st_size == 0:
+            return _checked(path, f"{path.absolute().as_uri()}?immutable=1"), None
+        scratch = Path(tempfile.mkdtemp(prefix="trainvitals-"))
+        for file in (path, log):
+            shutil.copy(file, scratch / file.name)
+        return _checked(scratch / path.name, f"{(scratch / path.name).as_uri()}?mode=ro"), scratch
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _checked(path: Path, address: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise _unreadable(path, "a SQLite file of another program" if path.stat().st_size else "the file is empty")
+        check_version(connection, str(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _unreadable(path: Path, reason: str) -> StoreError:
+    return StoreError(
+        f"expected a TrainVitals run file, got {path} that cannot be read: {reason}; "
+        f"check the path and its permissions, or move the file out of the store"
+    )

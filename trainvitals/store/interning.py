@@ -1,0 +1,66 @@
+"""Names and texts of a run file by number: each is stored once and named by its id ever after."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Hashable
+
+import numpy as np
+
+from trainvitals.store.schema_sql import Field
+
+MAX_TEXTS_IN_MEMORY = 4096  # details may differ at every step: the oldest are forgotten, and stored again if need be
+
+
+class Interned:
+    """Ids of series, layouts and texts, as the file has them.
+
+    A transaction that is rolled back takes its new ids with it: make a new `Interned` then.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._series: dict[tuple[str, int], int] = {
+            (name, field): id for id, name, field in connection.execute("SELECT id, name, field FROM series")
+        }
+        self.layouts: dict[int, list[int]] = {
+            id: np.frombuffer(series, "<i4").tolist() for id, series in connection.execute("SELECT * FROM layouts")
+        }
+        self._layout_ids = {tuple(series): id for id, series in self.layouts.items()}
+        self._by_columns: dict[Hashable, int] = {}
+        self._texts: OrderedDict[str, int] = OrderedDict()
+
+    def series(self, name: str, field: int = Field.VALUE) -> int:
+        """Return the id of one field of a metric."""
+        if (name, field) not in self._series:
+            cursor = self._connection.execute("INSERT INTO series (name, field) VALUES (?, ?)", (name, int(field)))
+            self._series[name, field] = int(cursor.lastrowid or 0)
+        return self._series[name, field]
+
+    def layout(self, columns: tuple[str | tuple[str, int], ...]) -> int:
+        """Return the id of a frame's layout; a column is a metric's name or (name, field)."""
+        known = self._by_columns.get(columns)
+        if known is None:
+            series = [self.series(c) if isinstance(c, str) else self.series(*c) for c in columns]
+            known = self._by_columns[columns] = self._layout_of(series)
+        return known
+
+    def _layout_of(self, series: list[int]) -> int:
+        if tuple(series) not in self._layout_ids:
+            blob = np.array(series, "<i4").tobytes()
+            id = int(self._connection.execute("INSERT INTO layouts (series) VALUES (?)", (blob,)).lastrowid or 0)
+            self._layout_ids[tuple(series)], self.layouts[id] = id, series
+        return self._layout_ids[tuple(series)]
+
+    def text(self, text: str) -> int:
+        """Return the id of a text."""
+        id = self._texts.get(text)
+        if id is None:
+            id = int(self._connection.execute("INSERT INTO texts (text) VALUES (?)", (text,)).lastrowid or 0)
+            self._texts[text] = id
+            if len(self._texts) > MAX_TEXTS_IN_MEMORY:
+                self._texts.popitem(last=False)
+        else:
+            self._texts.move_to_end(text)
+        return id

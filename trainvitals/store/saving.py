@@ -1,0 +1,168 @@
+"""One save: a batch of records, events and descriptions into the file, in one transaction.
+
+A batch stays here until it is committed. After an error (the disk is full) the same batch is saved
+again, and the queue behind it fills up meanwhile: so memory stays bounded, and nothing is lost that
+fits in it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from trainvitals.schema import Description, Event, Record, Status
+from trainvitals.store.codec import encode_frames
+from trainvitals.store.compaction import compact
+from trainvitals.store.intake import Intake
+from trainvitals.store.interning import Interned
+from trainvitals.store.schema_sql import POINTS_PER_CHUNK
+
+DROPS_EVENT_SECONDS = 10.0  # a queue that stays full is one event in this time, not one a save
+
+
+class Saver:
+    """Saves batches to one connection; remembers what has to be remembered between them."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._interned = Interned(connection)
+        row = connection.execute("SELECT last_step, num_records, num_points FROM state").fetchone()
+        self._last_step: int | None = row[0]
+        self._next_seq: int = row[1]
+        self._num_points: int = row[2]
+        self._num_hot: int = connection.execute("SELECT coalesce(sum(num_frames), 0) FROM hot").fetchone()[0]
+        self._num_drops_told = 0
+        self._drops_told_at = -DROPS_EVENT_SECONDS
+        self._num_unstorable = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._records: list[Record] = []
+        self._notes: list[Event | Mapping[str, Description]] = []
+        self.marks: list[Any] = []
+        self.num_array_bytes = 0
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether a batch waits here that could not be saved."""
+        return bool(self._records or self._notes or self.marks)
+
+    @property
+    def num_unsaved_points(self) -> int:
+        """Points of the batch that could not be saved."""
+        return sum(len(r.scalars) + len(r.readings) for r in self._records)
+
+    def add(self, record: Record, num_array_bytes: int) -> None:
+        """Put a record into the batch."""
+        self._records.append(record)
+        self.num_array_bytes += num_array_bytes
+
+    def note(self, item: Event | Mapping[str, Description]) -> None:
+        """Put an event or descriptions into the batch."""
+        self._notes.append(item)
+
+    def take_num_unstorable(self) -> int:
+        """Return how many points could not be stored since the last call."""
+        number, self._num_unstorable = self._num_unstorable, 0
+        return number
+
+    def save(self, num_dropped: int) -> None:
+        """Commit the batch and a heartbeat; on an error nothing of it is in the file and it stays here.
+
+        Raises:
+            sqlite3.Error: whatever the database says.
+        """
+        told = self._num_drops_told, self._drops_told_at
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            intake = self._save_batch(num_dropped)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._num_drops_told, self._drops_told_at = told
+            self._roll_back()
+            raise
+        self._last_step = intake.last_step if intake.last_step is not None else self._last_step
+        self._next_seq, self._num_points = intake.next_seq, self._num_points + intake.num_points
+        self._num_unstorable += intake.num_unstorable
+        self._clear()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._interned = Interned(self._connection)
+        self._num_hot = self._connection.execute("SELECT coalesce(sum(num_frames), 0) FROM hot").fetchone()[0]
+
+    def _save_batch(self, num_dropped: int) -> Intake:
+        intake = Intake(self._interned, self._next_seq)
+        for record in self._records:
+            intake.add(record)
+        self._save_frames(intake)
+        self._connection.executemany(
+            "INSERT INTO vectors (series, seq, step, time, keys, body) VALUES (?, ?, ?, ?, ?, ?)", intake.vectors
+        )
+        for note in self._notes:
+            self._save_note(note)
+        now, step = time.time(), intake.last_step if intake.last_step is not None else self._last_step
+        num_dropped += intake.num_unstorable
+        self._tell_problems(intake.problems, step or 0, now)
+        self._tell_drops(num_dropped, step or 0, now)
+        self._connection.execute(
+            "UPDATE state SET heartbeat = ?, last_step = ?, num_records = ?, num_points = ?, num_dropped = ?",
+            (now, step, intake.next_seq, self._num_points + intake.num_points, num_dropped),
+        )
+        return intake
+
+    def _save_frames(self, intake: Intake) -> None:
+        blocks = list(intake.frames())
+        self._num_hot += sum(len(frames) for _, frames in blocks)
+        if self._num_hot >= POINTS_PER_CHUNK:
+            compact(self._connection, self._interned.layouts, blocks)
+            self._num_hot = 0
+            return
+        rows = [(layout, len(frames), encode_frames(frames)) for layout, frames in blocks]
+        self._connection.executemany("INSERT INTO hot (layout, num_frames, body) VALUES (?, ?, ?)", rows)
+
+    def _save_note(self, note: Event | Mapping[str, Description]) -> None:
+        if isinstance(note, Event):
+            self._save_event(int(note.step), float(note.time), str(note.kind), str(note.message))
+            return
+        rows = [(name, description.to_json()) for name, description in note.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO descriptions VALUES (?, ?)", rows)
+
+    def _save_event(self, step: int, at: float, kind: str, message: str) -> None:
+        self._connection.execute(
+            "INSERT INTO events (step, time, kind, message) VALUES (?, ?, ?, ?)", (step, at, kind, message)
+        )
+
+    def _tell_problems(self, problems: list[str], step: int, now: float) -> None:
+        if problems:
+            more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+            self._save_event(step, now, "warning", problems[0] + more)
+
+    def _tell_drops(self, num_dropped: int, step: int, now: float, at_end: bool = False) -> None:
+        new = num_dropped - self._num_drops_told
+        if new and (at_end or time.monotonic() - self._drops_told_at >= DROPS_EVENT_SECONDS):
+            self._save_event(step, now, "dropped", f"{new} points were dropped, {num_dropped} in all")
+            self._num_drops_told, self._drops_told_at = num_dropped, time.monotonic()
+
+    def finish(self, status: Status, message: str, num_dropped: int) -> None:
+        """Compact all and record the end of the run.
+
+        Raises:
+            sqlite3.Error: whatever the database says.
+        """
+        now = time.time()
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            compact(self._connection, self._interned.layouts)
+            self._tell_drops(num_dropped, self._last_step or 0, now, at_end=True)
+            self._connection.execute(
+                "UPDATE state SET status = ?, message = ?, heartbeat = ?, num_dropped = ?",
+                (str(status), message, now, num_dropped),
+            )
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
