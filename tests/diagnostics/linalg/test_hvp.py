@@ -4,29 +4,10 @@ import weakref
 import pytest
 import torch
 from cases import CASES, dense_hessian
+from linalg_helpers import hessian_of, math_attention  # noqa: F401
 from torch import nn
-from torch.func import functional_call
 
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
-
-
-def hessian_of(model, loss, batches):
-    model.eval()
-    parameters = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-    num_samples = sum(len(x) for x, _ in batches)
-
-    def chunk(x, y):
-        return lambda values: loss(functional_call(model, dict(zip(parameters, values, strict=True)), (x,)), y)
-
-    return HessianOperator([(len(x) / num_samples, chunk(x, y)) for x, y in batches], parameters)
-
-
-@pytest.fixture(autouse=True)
-def math_attention():
-    torch.backends.mha.set_fastpath_enabled(False)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        yield
-    torch.backends.mha.set_fastpath_enabled(True)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
