@@ -294,6 +294,14 @@ _COSTS = {
 }
 
 
+def or_missing(produce: Callable[[], Reading]) -> Reading:
+    """Return what `produce` gives, or the reading of its reason: one part of a group may be undefined alone."""
+    try:
+        return produce()
+    except Missing as reason:
+        return Reading.absent(str(reason))
+
+
 def is_final(cls: type[Diagnostic]) -> bool:
     """Tell a diagnostic that can be measured from an abstract base."""
     return not inspect.isabstract(cls) and hasattr(cls, "name")

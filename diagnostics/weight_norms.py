@@ -1,0 +1,158 @@
+"""How large the weights are, how far they have moved, and how large a step is beside them.
+
+Legend: L parameter tensors, θ_l one of them, θ_l(0) the same at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
+from trainvitals.schema import Chart, Question, Reading, ReferenceLine, Scale
+
+
+def frobenius(tensor: Tensor) -> float:
+    """Return ‖θ‖_F in float64.
+
+    >>> frobenius(torch.tensor([[3.0], [4.0]]))
+    5.0
+    """
+    return float(tensor.double().square().sum().sqrt())
+
+
+def growth(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> tuple[dict[str, float], list[str]]:
+    """Return ‖θ_l‖/‖θ_l(0)‖ by name, and the names that have none because they started at zero."""
+    norms = {name: frobenius(start[name]) for name in now}
+    values = {name: frobenius(now[name]) / norm for name, norm in norms.items() if norm != 0}
+    return values, [name for name in now if name not in values]
+
+
+def distance(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return ‖θ_l − θ_l(0)‖ by name."""
+    return {name: frobenius(now[name].double() - start[name].double()) for name in now}
+
+
+def update_ratio(update: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tuple[dict[str, float], list[str]]:
+    """Return ‖Δθ_l‖/‖θ_l(t−1)‖ by name, and the names that have none because they were zero before the step.
+
+    Args:
+        update: Δθ_l = θ_l(t) − θ_l(t−1) by name.
+        now: θ_l(t) by name.
+    """
+    before = {name: frobenius(now[name].double() - step.double()) for name, step in update.items() if name in now}
+    values = {name: frobenius(update[name]) / norm for name, norm in before.items() if norm != 0}
+    return values, [name for name in before if name not in values]
+
+
+def _by_tensor(values: Mapping[str, float], left_out: list[str] | None = None, why: str = "") -> Reading:
+    if not values:
+        raise Missing(why)
+    array = torch.tensor(list(values.values()), dtype=torch.float64)
+    return Reading(
+        value=array, keys=tuple(values), details={"left_out": dict.fromkeys(left_out, why)} if left_out else {}
+    )  # fmt: skip
+
+
+@dataclass
+class WeightNorms(Diagnostic):
+    """Frobenius norm of each parameter tensor, its growth and its distance since the start of the run.
+
+    Each part is (L,) in the order of the parameters, exact. A tensor that started at zero (a bias, often)
+    has no growth: it is left out, and `details["left_out"]` names it. Weights with NaN give NaN.
+
+    Args:
+        reference: parameters of the start by name, as a `state_dict`; it must hold every trainable
+            parameter in its shape. None (default): the weights when the run began, if it is known.
+    """
+
+    reference: Mapping[str, Tensor] | None = None
+
+    name = "weights.norm"
+    title = "Weight norms"
+    question = Question.WEIGHTS
+    summary = "How large each parameter tensor is, and how it has moved since the start."
+    formula = r"\lVert\theta_l\rVert_F"
+    unit = "norm of weights"
+    undefined = "Growth and distance: the start is not known. Growth: the tensor was zero at the start."
+    source = (
+        "Neyshabur, Bhojanapalli, McAllester, Srebro 2017, Exploring Generalization in Deep Learning, section 2 "
+        "(norms); Hoffer, Hubara, Soudry 2017, Train longer, generalize better, section 3 (distance from the start)"
+    )
+    needs = Needs.PARAMETERS
+    tier = Tier.LIGHT
+    interval = 10
+    chart = Chart.HEATMAP
+    scale = Scale.LOG
+    keys = "parameter"
+    parts = {
+        "value": Part("Weight norm per layer", "How large each parameter tensor is."),
+        "growth": Part(
+            "Growth of the weight norm",
+            "How many times larger each parameter tensor is than at the start: 1 is unchanged.",
+            unit="1",
+            formula=r"\lVert\theta_l(t)\rVert / \lVert\theta_l(0)\rVert",
+            references=(ReferenceLine("unchanged", 1.0, "by the definition"),),
+        ),
+        "distance": Part(
+            "Distance from the start",
+            "How far each parameter tensor has moved since the start.",
+            formula=r"\lVert\theta_l(t) - \theta_l(0)\rVert_F",
+            scale=Scale.LINEAR,  # it starts at zero
+        ),
+    }
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
+        """Return norms, growth and distance."""
+        now = snapshot.parameters
+        why = "its norm was 0 at the start"
+        return {
+            "value": _by_tensor({name: frobenius(p) for name, p in now.items()}, why="the model has no parameters"),
+            "growth": or_missing(lambda: _by_tensor(*growth(now, self._start(snapshot)), why)),
+            "distance": or_missing(lambda: _by_tensor(distance(now, self._start(snapshot)))),
+        }
+
+    def _start(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
+        if self.reference is None:
+            return snapshot.initial_parameters
+        for name, parameter in snapshot.parameters.items():
+            found = self.reference.get(name)
+            if found is None or found.shape != parameter.shape:
+                what = "nothing" if found is None else f"shape {tuple(found.shape)}"
+                raise Missing(
+                    f"the option reference of weights.norm has {what} for {name!r}, "
+                    f"expected shape {tuple(parameter.shape)}"
+                )
+        return {name: self.reference[name].to(p.device) for name, p in snapshot.parameters.items()}
+
+
+@dataclass
+class UpdateRatio(Diagnostic):
+    """‖Δθ_l‖/‖θ_l‖ of the last training step, ‖θ_l‖ taken before it, for each parameter tensor.
+
+    Value (L,) in the order of the parameters, exact up to the rounding of θ(t) − θ(t−1). A tensor that was
+    zero before the step has none: it is left out, and `details["left_out"]` names it. No options.
+    """
+
+    name = "update.ratio"
+    title = "Update-to-weight ratio per layer"
+    question = Question.WEIGHTS
+    summary = "How large the last step was beside the weights it changed."
+    formula = r"\lVert\Delta\theta_l\rVert / \lVert\theta_l\rVert"
+    undefined = "Before the first training step, outside a watched run, or when every tensor was zero before the step."
+    source = "Karpathy, CS231n notes, Neural Networks Part 3, section Ratio of weights:updates (rule of thumb 1e-3)"
+    needs = Needs.TRAJECTORY | Needs.PARAMETERS
+    tier = Tier.LIGHT
+    interval = 10
+    chart = Chart.HEATMAP
+    scale = Scale.LOG
+    keys = "parameter"
+    references = (ReferenceLine("rule of thumb", 1e-3, "Karpathy, CS231n notes, Ratio of weights:updates"),)
+
+    def measure(self, snapshot: Snapshot) -> Reading:
+        """Return one ratio per parameter tensor."""
+        values, left_out = update_ratio(snapshot.trajectory.update, snapshot.parameters)
+        return _by_tensor(values, left_out, "it was 0 before the step")
