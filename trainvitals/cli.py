@@ -1,0 +1,40 @@
+"""The command `trainvitals`: one function a command, each in the file of its question.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import trainvitals
+from trainvitals.commands import demo, doctor, metrics, runs, ui
+from trainvitals.commands.terminal import one_line_errors, say
+
+app = typer.Typer(
+    name="trainvitals",
+    help="The vital signs of a neural network, read while it trains.",
+    epilog="Each command has its own --help with examples. Exit codes: 0 done, 1 the work failed, 2 wrong usage.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # help and errors as plain text: names in them are never read as markup
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command, _epilog in (*demo.COMMANDS, *ui.COMMANDS, *runs.COMMANDS, *metrics.COMMANDS, *doctor.COMMANDS):
+    app.command(name=_command.__name__, epilog=_epilog)(one_line_errors(_command))
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        say(trainvitals.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
