@@ -5,6 +5,7 @@ Legend: N samples of the probe, m samples of a piece, P trainable parameters.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -53,7 +54,9 @@ def _vectorised(loss_of: LossOf, parameters: Mapping[str, Tensor], batch: Any, s
 
     axes = tree_map(lambda t: 0 if _is_per_sample(t, size) else None, batch)
     values = {name: p.detach() for name, p in parameters.items()}
-    gradients, losses = vmap(grad_and_value(loss_of_sample), in_dims=(None, axes), randomness="same")(values, batch)
+    with warnings.catch_warnings():  # some layers say that vmap runs them one sample at a time: still right
+        warnings.simplefilter("ignore")
+        gradients, losses = vmap(grad_and_value(loss_of_sample), in_dims=(None, axes), randomness="same")(values, batch)
     return torch.cat([gradients[name].reshape(size, -1) for name in parameters], 1), losses
 
 

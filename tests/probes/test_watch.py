@@ -91,7 +91,7 @@ def test_live_points_equal_what_measure_says_of_the_same_weights(tmp_path):
 
 def test_a_users_error_passes_through_and_the_run_says_so(tmp_path):
     model, optimizer, x, y = make()
-    with pytest.raises(ZeroDivisionError, match="mine"):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError, match="mine"):
         with tv.watch(model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path, probes="light") as run:
             steps(model, optimizer, x, y, 2)
             raise ZeroDivisionError("mine")
@@ -103,7 +103,7 @@ def test_a_users_error_passes_through_and_the_run_says_so(tmp_path):
 
 def test_ctrl_c_detaches_and_is_no_crash(tmp_path):
     model, optimizer, x, y = make()
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt):
         with tv.watch(model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path, probes="light") as run:
             steps(model, optimizer, x, y, 2)
             raise KeyboardInterrupt
