@@ -1,0 +1,31 @@
+"""How sharp is it? λmax against its threshold, the top of the spectrum, its density, the trace."""
+
+from collections.abc import Iterator
+
+import plotly.graph_objects as go
+
+from trainvitals.schema import Question, Scale
+from trainvitals.views import charts, facts
+from trainvitals.views.cards import Card, together
+from trainvitals.views.page import show_question
+from trainvitals.views.run_view import RunView
+
+DENSITY = "hessian.density"
+
+
+def lead(view: RunView) -> Iterator[Card | str]:
+    """Give the first cards of the page."""
+    yield together(
+        "Sharpness and its threshold", "λmax of what the optimiser sees, and where a quadratic loss would diverge.",
+        "stability.sharpness", "stability.threshold", scale=Scale.LOG,
+    )  # fmt: skip
+    yield from ("stability.ratio", "hessian.top", "hessian.trace", DENSITY)
+    yield Card("Spectrum, first and last", "The eigenvalue density at the first and at the last measurement, "
+               "the last with its error band.", (DENSITY,), _first_and_last)  # fmt: skip
+
+
+def _first_and_last(view: RunView, revision: str) -> go.Figure:
+    return charts.spectrum_now(view.descriptions[DENSITY], view.spectra(DENSITY), revision=revision)
+
+
+show_question(Question.SHARPNESS, facts.sharpness, lead)

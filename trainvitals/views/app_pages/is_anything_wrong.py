@@ -1,0 +1,73 @@
+"""Is anything wrong? What the run is doing, the last value of everything, what it cost, what was said."""
+
+import time
+
+import streamlit as st
+
+from trainvitals.views import health
+from trainvitals.views.cards import card, grid
+from trainvitals.views.page import show_page, status_line
+from trainvitals.views.run_view import COST_SCALARS, RunView, last_value
+from trainvitals.views.words import clean, clock, duration, number, plain, share, steps
+
+MAX_EVENTS = 200
+
+
+def body(view: RunView) -> None:
+    """Show the page."""
+    status_line(view)
+    st.markdown(f"**{plain(health.one_line(view, time.time()))}**")
+    _numbers(view)
+    _events(view)
+    _latest(view)
+    _cost(view)
+    costs = [card(COST_SCALARS[name]) for name in COST_SCALARS if name in view.latest]
+    grid(view, [*(card(description) for description in view.unasked()), *costs])
+
+
+def _numbers(view: RunView) -> None:
+    rate, part = health.step_rate(view), last_value(view, "probe.share")
+    missing = health.missing_table(view)
+    with st.container(horizontal=True, gap="small"):
+        st.metric("Step", "–" if view.last_step is None else steps(view.last_step), border=True)
+        st.metric("Steps a second", number(rate, 3), border=True, help="Over the last measured steps.")
+        st.metric("Spent measuring", "–" if part is None else share(part), border=True,
+                  help="Share of the wall time since the run began.")  # fmt: skip
+        st.metric("Undefined now", f"{len(missing)} of {len(health.latest_table(view))}", border=True)
+        if view.run.started:
+            end = time.time() if view.status == "live" else view.updated or view.run.started
+            st.metric("Running" if view.status == "live" else "Ran", duration(end - view.run.started), border=True)
+
+
+def _events(view: RunView) -> None:
+    events = view.run.events()
+    if events.empty:
+        return
+    shown = events.iloc[::-1].head(MAX_EVENTS)
+    st.subheader("What the run said", anchor=False)
+    st.dataframe(
+        {"Step": list(shown["step"]), "Time": [clock(t) for t in shown["time"]],
+         "Kind": [clean(kind, 40) for kind in shown["kind"]],
+         "Message": [clean(message, 2000) for message in shown["message"]]},
+        key="events", hide_index=True, height=min(38 + 35 * len(shown), 220),
+    )  # fmt: skip
+
+
+def _latest(view: RunView) -> None:
+    table = health.latest_table(view)
+    st.subheader("Latest values", anchor=False)
+    if table.empty:
+        st.info("Nothing was measured yet: the first values come with the first measured step.")
+        return
+    st.dataframe(table, key="latest", hide_index=True)
+
+
+def _cost(view: RunView) -> None:
+    table = health.cost_table(view)
+    if table.empty:
+        return
+    st.subheader("What was measured, and what it cost", anchor=False)
+    st.dataframe(table, key="cost", hide_index=True)
+
+
+show_page("Is anything wrong?", body)

@@ -1,0 +1,134 @@
+"""One card for every metric: title, what it shows, its chart, and its definition behind a fold."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from trainvitals.schema import Chart, Description
+from trainvitals.views import charts
+from trainvitals.views.run_view import RunView
+from trainvitals.views.words import latex, plain
+
+CHART_CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one card shows: the metrics that it is about, and how they are drawn together."""
+
+    title: str
+    summary: str
+    names: tuple[str, ...]
+    draw: Callable[[RunView, str], go.Figure]  # of the run and the revision that keeps the zoom
+    wide: bool = False  # over both columns
+    needs_all: bool = False  # drawn only when every metric is there; one is enough by default
+
+    def is_recorded(self, view: RunView) -> bool:
+        """Whether the run holds what the card draws."""
+        return (all if self.needs_all else any)(name in view.latest for name in self.names)
+
+
+def card(description: Description) -> Card:
+    """Return the card of any metric, from its description alone."""
+
+    def draw(view: RunView, revision: str) -> go.Figure:
+        if description.chart == Chart.WATERFALL:
+            spectra = view.spectra(description.name)
+            return charts.spectrum_over_steps(description, spectra, span=view.span, revision=revision)
+        return charts.draw(view.measured(description.name), span=view.span, revision=revision)
+
+    return Card(description.title, description.summary, (description.name,), draw)
+
+
+def together(title: str, summary: str, *names: str, wide: bool = False, **options) -> Card:
+    """Return a card with several metrics on one axis; `options` go to `charts.lines`."""
+
+    def draw(view: RunView, revision: str) -> go.Figure:
+        parts = [view.measured(name) for name in names if name in view.latest]
+        return charts.lines(parts, span=view.span, revision=revision, **options)
+
+    return Card(title, summary, names, draw, wide)
+
+
+def grid(view: RunView, cards: Iterable[Card]) -> None:
+    """Show the cards that the run has something for, two beside each other."""
+    row: list[Card] = []
+    for item in (c for c in cards if c.is_recorded(view)):
+        if item.wide:
+            _show_row(view, row)
+            show(view, item)
+            row = []
+        elif len(row) == 1:
+            _show_row(view, [*row, item])
+            row = []
+        else:
+            row = [item]
+    _show_row(view, row)
+
+
+def _show_row(view: RunView, row: Sequence[Card]) -> None:
+    if not row:
+        return
+    for column, item in zip(st.columns(2, gap="small"), row, strict=False):
+        with column:
+            show(view, item)
+
+
+def show(view: RunView, item: Card) -> None:
+    """Show one card. An error while drawing stands in the card; the others are drawn."""
+    with st.container(border=True, height="stretch", gap="xsmall"):
+        st.markdown(f"**{plain(item.title)}**")
+        st.caption(plain(item.summary))
+        try:
+            _chart(view, item)
+        except Exception as error:
+            _log.exception("the card %s cannot be drawn", item.names)
+            st.error(f"This card cannot be drawn: {plain(error)}")
+        with st.expander("Definition"):
+            for name in item.names:
+                if name in view.descriptions:
+                    _definition(view.descriptions[name])
+
+
+def _chart(view: RunView, item: Card) -> None:
+    recorded = [name for name in item.names if name in view.latest]
+    reasons = {view.latest[name][1].missing for name in recorded} - {None}
+    if all(view.points(name).empty and not _has_density(view, name) for name in recorded):
+        st.info(f"Undefined so far: {plain('; '.join(sorted(map(str, reasons))) or 'no value yet')}")
+        return
+    what = hashlib.sha1(repr((view.run.id, item.title, item.names)).encode(), usedforsecurity=False).hexdigest()[:16]
+    figure = view.once(f"figure {what}", (view.token(*recorded), view.span), lambda: item.draw(view, what))
+    st.plotly_chart(figure, key=f"chart-{what}", config=CHART_CONFIG, alt=plain(item.title))
+    if reasons:
+        st.caption(f"Undefined at the last measurement: {plain('; '.join(sorted(map(str, reasons))))}")
+
+
+def _has_density(view: RunView, name: str) -> bool:
+    return view.descriptions[name].chart == Chart.WATERFALL and len(view.spectra(name)) > 0
+
+
+def _definition(description: Description) -> None:
+    title, name = plain(description.title), _code(description.name)
+    st.markdown(f"**{title}** · `{name}`, definition version {description.version}")
+    if description.formula:
+        st.latex(latex(description.formula))
+    lines = [("Shows", description.summary), ("Unit", _unit(description.unit)), ("Undefined", description.undefined),
+             ("Source", description.source), ("Needs", description.cost)]  # fmt: skip
+    lines += [(f"Line “{line.label}”", line.source) for line in description.references]
+    st.markdown("  \n".join(f"{plain(word)}: {plain(text, 1000)}" for word, text in lines if text))
+
+
+def _unit(unit: str) -> str:
+    return "dimensionless" if unit == "1" else unit
+
+
+def _code(name: str) -> str:
+    """Return a name for a code span: no backtick ends it."""
+    return name.replace("`", "ˋ")[:120]

@@ -1,0 +1,397 @@
+"""The only file that draws: descriptions and tables in, plotly figures out.
+
+Every text that comes from a run goes through `words.label`. A point that cannot be drawn where it
+belongs is still shown: missing points as ticks at the bottom with their reason, NaN as a cross at the
+bottom, infinities at the edge where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from trainvitals.schema import Chart, Description, ReferenceLine
+from trainvitals.views import palette
+from trainvitals.views.measured import Measured
+from trainvitals.views.symlog import symlog, threshold, ticks
+from trainvitals.views.thinning import MAX_COLUMNS, MAX_TICKS, spread, thin
+from trainvitals.views.value_axis import ValueAxis
+from trainvitals.views.words import label, middle_cut, number, steps, with_error
+
+HEIGHT = 250  # pixels: two rows of cards and the summary fit on 720
+ROW_HEIGHT = 20
+MAX_LINES = 12  # more keys are drawn as a heatmap
+MARKER_POINTS = 60  # shorter lines show their points
+SPECTRUM_ROWS = 160
+SPECTRUM_DECADES = 7  # densities lower than the highest by more are drawn as the lowest
+
+Span = tuple[float, float]  # first and last step of the axis that all charts of a page share
+
+
+def draw(measured: Measured, *, span: Span | None = None, revision: str = "") -> go.Figure:
+    """Return the chart that the metric's description names; lines for a kind that is not known here."""
+    kind = measured.description.chart
+    many = len(measured.keys()) > MAX_LINES
+    if kind == Chart.WATERFALL:
+        raise ValueError(f"expected points of a number or a vector for draw(), got the density {measured.name!r}; "
+                         "use spectrum_over_steps() with Run.spectra()")  # fmt: skip
+    if kind == Chart.HEATMAP or many:
+        return heatmap(measured, span=span, revision=revision)
+    return lines([measured], span=span, revision=revision)
+
+
+def lines(
+    parts: Sequence[Measured],
+    *,
+    scale: str | None = None,
+    references: Iterable[ReferenceLine] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
+    span: Span | None = None,
+    revision: str = "",
+) -> go.Figure:
+    """Return one or several metrics over steps, on one value axis.
+
+    Args:
+        parts: the metrics; scalars give one line each, vectors one per key.
+        scale: of the value axis; that of the first description by default.
+        references: levels with their source; those of all descriptions by default.
+        marks: (step, text) of vertical lines.
+        span: steps of the axis.
+        revision: zoom is kept as long as this text is the same.
+    """
+    scale = scale or parts[0].description.scale
+    if references is None:
+        references = dict.fromkeys(line for part in parts for line in part.description.references)
+    references = list(references)
+    height = _heights(parts, scale, references)
+    figure = go.Figure()
+    for reference in references:
+        _add_reference(figure, reference, span or _span(parts), height)
+    traces = [(part, key, rows) for part in parts for key, rows in part.by_key().items()]
+    for index, (part, key, rows) in enumerate(traces):
+        _add_line(figure, _name(part, key, len(parts)), rows, part.missing, index, height, len(traces) == 1)
+    for part in parts:
+        _add_missing(figure, part)
+    for step, text in marks:
+        figure.add_vline(x=step, line={"color": palette.REFERENCE, "width": 1, "dash": "dot"},
+                         annotation={"text": label(text), "font": {"size": 11}, "yanchor": "top"})  # fmt: skip
+    _layout(figure, parts[0].description, span or _span(parts), revision)
+    figure.update_layout(showlegend=len(traces) > 1, hovermode="x unified", yaxis=height.layout)
+    return figure
+
+
+def _heights(parts: Sequence[Measured], scale: str, references: Sequence[ReferenceLine]) -> ValueAxis:
+    levels = [v for line in references for v in (line.value, line.upper) if v is not None]
+    columns = [part.points["value"].to_numpy(float) for part in parts]
+    return ValueAxis(scale, np.concatenate([*columns, np.array(levels, float)]))
+
+
+def _add_line(
+    figure: go.Figure, name: str, rows: pd.DataFrame, missing: pd.DataFrame, index: int, height: ValueAxis, alone: bool
+) -> None:
+    rows = thin(rows)
+    style, text = palette.line(index), [_hover(row) for row in rows.itertuples()]
+    y = height.of(rows["value"].to_numpy(float))
+    errors = rows["error"].to_numpy(float)
+    has_error = bool(np.isfinite(errors).any())
+    if alone and has_error:
+        _add_band(figure, rows, errors, style["color"], height)
+    x, y_gaps, text = _with_gaps(rows["step"].to_numpy(float), y, text, missing)
+    unsure = _unsure(x, rows)
+    figure.add_scatter(
+        x=x, y=y_gaps, name=name, customdata=text, line={**style, "width": 2},
+        mode="lines+markers" if len(rows) <= MARKER_POINTS else "lines",
+        marker={"size": 5, "symbol": ["circle-open" if flag else "circle" for flag in unsure]}
+        if len(rows) <= MARKER_POINTS else None,
+        error_y=_bars(rows, errors, len(x), height) if has_error and not alone else None,
+        hovertemplate="%{customdata}", connectgaps=False,
+    )  # fmt: skip
+    _add_off_axis(figure, name, rows, style["color"], height)
+
+
+def _hover(row) -> str:
+    flag = " (not converged)" if row.converged is not None and row.converged == 0 else ""
+    return label(with_error(row.value, row.error) + flag)
+
+
+def _unsure(x: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
+    """Which drawn points did not converge."""
+    flags = rows["converged"].astype(object)
+    return np.isin(x, rows.loc[flags.notna() & (flags == 0), "step"].to_numpy(float))
+
+
+def _with_gaps(
+    x: np.ndarray, y: np.ndarray, text: list[str], missing: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Break the line where a point is missing: no line is drawn over what was not measured."""
+    holes = np.setdiff1d(missing["step"].to_numpy(float), x)
+    if not holes.size:
+        return x, y, text
+    holes = np.unique(holes[spread(len(holes), MAX_TICKS)])
+    order = np.argsort(np.concatenate([x, holes]), kind="stable")
+    texts = [*text, *[""] * len(holes)]
+    return (
+        np.concatenate([x, holes])[order],
+        np.concatenate([y, np.full(len(holes), np.nan)])[order],
+        [texts[i] for i in order],
+    )
+
+
+def _add_band(figure: go.Figure, rows: pd.DataFrame, errors: np.ndarray, colour: str, height: ValueAxis) -> None:
+    """Draw value ± error as a band of its own pieces, so that it breaks where the line does."""
+    values, x = rows["value"].to_numpy(float), rows["step"].to_numpy(float)
+    errors = np.where(np.isfinite(errors), errors, 0.0)
+    low, high = height.clipped(values - errors), height.clipped(values + errors)
+    drawn = np.isfinite(low) & np.isfinite(high)
+    if drawn.sum() < 2:
+        return
+    figure.add_scatter(
+        x=np.concatenate([x[drawn], x[drawn][::-1]]), y=np.concatenate([high[drawn], low[drawn][::-1]]),
+        fill="toself", fillcolor=palette.faint(colour), line={"width": 0}, mode="lines",
+        hoverinfo="skip", showlegend=False, name="± error",
+    )  # fmt: skip
+
+
+def _bars(rows: pd.DataFrame, errors: np.ndarray, num_drawn: int, height: ValueAxis) -> dict | None:
+    if num_drawn != len(rows):  # a line with gaps has other positions
+        return None
+    values = rows["value"].to_numpy(float)
+    errors = np.where(np.isfinite(errors), errors, 0.0)
+    here = height.of(values)
+    return {"type": "data", "array": height.clipped(values + errors) - here, "thickness": 1, "width": 2,
+            "arrayminus": here - height.clipped(values - errors), "symmetric": False}  # fmt: skip
+
+
+def _add_off_axis(figure: go.Figure, name: str, rows: pd.DataFrame, colour: str, height: ValueAxis) -> None:
+    """Mark values that have no place on the axis: NaN, infinities, and numbers ≤ 0 on a logarithmic one."""
+    values = rows["value"].to_numpy(float)
+    lost = ~np.isfinite(height.of(values))
+    if not lost.any():
+        return
+    odd = rows[lost].iloc[spread(int(lost.sum()), MAX_TICKS)]
+    values = odd["value"].to_numpy(float)
+    finite = np.isfinite(values)
+    symbols = np.select([values == np.inf, finite], ["triangle-up", "triangle-down-open"], "x")
+    figure.add_scatter(
+        x=odd["step"], y=np.where(values == np.inf, 0.97, 0.07), yaxis="y2", mode="markers", showlegend=False,
+        name=f"{name}, off the axis",
+        marker={"symbol": symbols, "size": 8, "color": np.where(finite, colour, palette.NOT_FINITE)},
+        customdata=[f"{name}: {label(number(v))}" for v in odd["value"]], hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
+
+
+def _add_missing(figure: go.Figure, part: Measured) -> None:
+    if part.missing.empty:
+        return
+    rows = part.missing.iloc[spread(len(part.missing), MAX_TICKS)]
+    title = label(part.description.title, 60)
+    figure.add_scatter(
+        x=rows["step"], y=np.full(len(rows), 0.025), yaxis="y2", mode="markers", showlegend=False,
+        name=f"{title}, missing", marker={"symbol": "line-ns-open", "size": 9, "color": palette.MISSING},
+        customdata=[f"{title} is missing: {label(reason)}" for reason in rows["reason"]],
+        hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
+
+
+def _add_reference(figure: go.Figure, reference: ReferenceLine, span: Span, height: ValueAxis) -> None:
+    """Draw a published level, or a band between two, with its label; the source is in the hover text."""
+    first, last = span
+    low = float(height.of(np.array([reference.value]))[0])
+    words, hover = label(reference.label, 60), label(f"{reference.label}: {reference.source}")
+    if reference.upper is not None:
+        high = float(height.of(np.array([reference.upper]))[0])
+        figure.add_scatter(x=[first, last, last, first], y=[low, low, high, high], fill="toself", mode="lines",
+                           fillcolor=palette.faint(palette.REFERENCE, 0.18), line={"width": 0}, name=words,
+                           hoverinfo="skip", showlegend=False)  # fmt: skip
+        low = high
+    figure.add_scatter(
+        x=[first, (first + last) / 2, last], y=[low] * 3, mode="lines+text", name=words, showlegend=False,
+        line={"color": palette.REFERENCE, "width": 1 if reference.upper is None else 0, "dash": "dash"},
+        text=["", "", words], textposition="top left", textfont={"size": 11, "color": palette.REFERENCE},
+        customdata=[hover] * 3, hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
+
+
+def heatmap(
+    measured: Measured, *, centre: float | None = None, span: Span | None = None, revision: str = ""
+) -> go.Figure:
+    """Return key × step with the value as colour.
+
+    Args:
+        measured: one row per step and key.
+        centre: the value in the middle of two colours, 1 for growth; one colour scale by default.
+        span: steps of the axis.
+        revision: zoom is kept as long as this text is the same.
+    """
+    keys, x, z = _grid(measured)
+    height = ValueAxis(measured.description.scale, z.ravel())
+    colours = np.log10(height.of(z)) if height.is_log else height.of(z)
+    texts = np.vectorize(lambda v: label(number(v)), otypes=[object])(z) if z.size else z
+    names = [label(key) for key in keys]
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=x, y=np.arange(len(keys)), z=colours, customdata=texts, hoverongaps=False,
+        text=[[name] * len(x) for name in names], hovertemplate="%{text}<br>step %{x}: %{customdata}<extra></extra>",
+        **_colour_scale(colours, z, height, measured.description, centre),
+    )  # fmt: skip
+    _mark_cells(figure, names, x, z, colours)
+    _add_missing(figure, measured)
+    _layout(figure, measured.description, span or _span([measured]), revision)
+    figure.update_layout(
+        height=max(HEIGHT, 90 + ROW_HEIGHT * min(len(keys), 40)),
+        yaxis={"tickvals": list(range(len(keys))), "ticktext": [label(middle_cut(key)) for key in keys],
+               "autorange": "reversed", "title": None, "showgrid": False},
+        hovermode="closest", showlegend=False,
+    )  # fmt: skip
+    return figure
+
+
+def _grid(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return the keys (K,), the steps (T,) and the values (K, T), NaN where nothing was measured."""
+    steps_all = np.unique(measured.points["step"].to_numpy(float))
+    kept = steps_all[spread(len(steps_all), MAX_COLUMNS)]
+    keys = measured.keys()
+    z = np.full((len(keys), len(kept)), np.nan)
+    for row, rows in enumerate(measured.by_key().values()):
+        rows = rows[rows["step"].isin(kept)]
+        z[row, np.searchsorted(kept, rows["step"].to_numpy(float))] = rows["value"].to_numpy(float)
+    return keys, kept, z
+
+
+def _colour_scale(
+    colours: np.ndarray, z: np.ndarray, height: ValueAxis, description: Description, centre: float | None
+) -> dict:
+    finite = colours[np.isfinite(colours)]
+    bar: dict = {"thickness": 10, "title": {"text": _unit(description), "side": "right", "font": {"size": 11}}}
+    if height.is_log and finite.size:
+        positions = np.linspace(finite.min(), finite.max(), 5) if finite.max() > finite.min() else finite[:1]
+        bar |= {"tickvals": positions, "ticktext": [number(10**p, 2) for p in positions]}
+    elif height.is_symlog:
+        bar |= {"tickvals": height.layout["tickvals"], "ticktext": height.layout["ticktext"]}
+    scale: dict = {"colorbar": bar, "colorscale": palette.SEQUENTIAL}
+    if centre is not None and finite.size:
+        middle = np.log10(centre) if height.is_log else float(height.of(np.array([centre]))[0])
+        reach = max(float(np.abs(finite - middle).max()), 1e-9)
+        scale |= {"colorscale": palette.DIVERGING, "zmid": middle, "zmin": middle - reach, "zmax": middle + reach}
+    return scale
+
+
+def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarray, colours: np.ndarray) -> None:
+    """Cross out cells that were measured and have no colour: infinities, and numbers ≤ 0 on a log scale."""
+    rows, columns = np.nonzero(~np.isfinite(colours) & ~np.isnan(z))
+    if not rows.size:
+        return
+    figure.add_scatter(
+        x=x[columns], y=rows, mode="markers", marker={"symbol": "x", "color": palette.NOT_FINITE, "size": 7},
+        customdata=[f"{names[r]}: {label(number(z[r, c]))}" for r, c in zip(rows, columns, strict=True)],
+        hovertemplate="%{customdata}<extra></extra>", showlegend=False, name="not drawn",
+    )  # fmt: skip
+
+
+def spectrum_over_steps(
+    description: Description, spectra: pd.DataFrame, *, span: Span | None = None, revision: str = ""
+) -> go.Figure:
+    """Return a density over a grid as a waterfall: step × eigenvalue, colour is log₁₀ of the density.
+
+    Args:
+        description: of the density.
+        spectra: one row per step with `grid` (G,) and `density` (G,).
+        span: steps of the axis.
+        revision: zoom is kept as long as this text is the same.
+    """
+    spectra = spectra.iloc[spread(len(spectra), MAX_COLUMNS)]
+    grids = [np.asarray(grid, float) for grid in spectra["grid"]]
+    linear = threshold(np.concatenate(grids), decades=3)
+    edges = np.linspace(min(symlog(g, linear).min() for g in grids), max(symlog(g, linear).max() for g in grids),
+                        SPECTRUM_ROWS + 1)  # fmt: skip
+    columns = [_resampled(symlog(g, linear), np.asarray(d, float), edges)
+               for g, d in zip(grids, spectra["density"], strict=True)]  # fmt: skip
+    z = np.log10(np.maximum(np.stack(columns, 1), 1e-300))  # (SPECTRUM_ROWS, T)
+    top = float(z.max())
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=spectra["step"], y=(edges[:-1] + edges[1:]) / 2, z=np.maximum(z, top - SPECTRUM_DECADES),
+        colorscale=palette.SEQUENTIAL, hovertemplate="step %{x}: log₁₀ density %{z:.2f}<extra></extra>",
+        colorbar={"thickness": 10, "title": {"text": "log₁₀ density", "side": "right", "font": {"size": 11}}},
+    )  # fmt: skip
+    _layout(figure, description, span or (spectra["step"].min(), spectra["step"].max()), revision)
+    positions, texts = ticks(np.concatenate(grids), linear)
+    figure.update_layout(
+        yaxis={"tickvals": positions, "ticktext": texts, "title": {"text": "eigenvalue"}, "showgrid": False},
+        height=HEIGHT + 60, hovermode="closest",
+    )  # fmt: skip
+    return figure
+
+
+def _resampled(grid: np.ndarray, density: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the highest density in each cell: an outlier's narrow peak must not fall between two cells."""
+    centres = (edges[:-1] + edges[1:]) / 2
+    result = np.interp(centres, grid, density, left=0.0, right=0.0)
+    cells = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, len(centres) - 1)
+    np.maximum.at(result, cells, density)
+    return result
+
+
+def spectrum_now(description: Description, spectra: pd.DataFrame, *, revision: str = "") -> go.Figure:
+    """Return the first and the last measured density over the eigenvalue, the last with its band."""
+    rows = [spectra.iloc[0], spectra.iloc[-1]] if len(spectra) > 1 else [spectra.iloc[-1]]
+    every = np.concatenate([np.asarray(row["grid"], float) for row in rows])
+    linear = threshold(every, decades=3)
+    top = max(float(np.nanmax(row["density"])) for row in rows)
+    floor = top * 10.0**-SPECTRUM_DECADES
+    figure = go.Figure()
+    for index, row in enumerate(rows):
+        x, y = symlog(np.asarray(row["grid"]), linear), np.asarray(row["density"], float)
+        style = palette.line(len(rows) - 1 - index)
+        if index == len(rows) - 1 and row["error"] is not None:
+            band = np.asarray(row["error"], float)
+            edge = np.concatenate([np.maximum(y + band, floor), np.maximum(y - band, floor)[::-1]])
+            figure.add_scatter(x=np.concatenate([x, x[::-1]]), y=edge, fill="toself", line={"width": 0}, mode="lines",
+                               fillcolor=palette.faint(style["color"]), hoverinfo="skip", showlegend=False,
+                               name="± error")  # fmt: skip
+        figure.add_scatter(x=x, y=np.maximum(y, floor), mode="lines", line={**style, "width": 2},
+                           name=f"step {steps(row['step'])}",
+                           customdata=[f"λ = {number(v)}: {number(d)}" for v, d in zip(row["grid"], y, strict=True)],
+                           hovertemplate="%{customdata}")  # fmt: skip
+    positions, texts = ticks(every, linear)
+    _layout(figure, description, None, revision)
+    figure.update_layout(xaxis={"tickvals": positions, "ticktext": texts, "title": {"text": "eigenvalue"}},
+                         yaxis={"type": "log", "exponentformat": "power", "title": {"text": "density"}},
+                         height=HEIGHT + 60, showlegend=len(rows) > 1, hovermode="closest")  # fmt: skip
+    return figure
+
+
+def _layout(figure: go.Figure, description: Description, span: Span | None, revision: str) -> None:
+    margin = {"l": 8, "r": 8, "t": 8, "b": 8}
+    figure.update_layout(
+        height=HEIGHT, margin=margin, uirevision=revision or description.name,
+        xaxis={"title": {"text": "step", "standoff": 4}, "automargin": True, "zeroline": False},
+        yaxis={"title": {"text": _unit(description), "standoff": 4}, "automargin": True, "zeroline": False},
+        yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "title": None, "font": {"size": 11}},
+    )  # fmt: skip
+    if span is not None:
+        room = 0.015 * max(span[1] - span[0], 1)
+        figure.update_xaxes(range=[span[0] - room, span[1] + room])
+
+
+def _unit(description: Description) -> str:
+    return "dimensionless" if description.unit in {"1", ""} else label(description.unit, 40)
+
+
+def _name(part: Measured, key: str, num_parts: int) -> str:
+    title = label(part.description.title, 60)
+    if not key:
+        return title
+    words = label(middle_cut(f"{part.description.keys} {key}" if key.isdigit() else key))
+    return words if num_parts == 1 else f"{title}: {words}"
+
+
+def _span(parts: Sequence[Measured]) -> Span:
+    found = np.concatenate([table["step"].to_numpy(float) for p in parts for table in (p.points, p.missing)])
+    return (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
+
+

@@ -1,0 +1,44 @@
+"""The dashboard: a page for every question, and the run picker beside them.
+
+`streamlit run trainvitals/views/dashboard.py -- --store FOLDER`, or `app.py` in a checkout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from trainvitals.views.run_picker import picker
+from trainvitals.views.store_folder import store_folder
+
+PAGES = Path(__file__).parent / "app_pages"
+ORDER = (  # file, title, icon, path in the address; a test compares the files with the folder
+    ("is_anything_wrong.py", "Is anything wrong?", ":material/vital_signs:", ""),
+    ("is_it_overfitting.py", "Is it overfitting?", ":material/call_split:", "overfitting"),
+    ("how_sharp_is_it.py", "How sharp is it?", ":material/show_chart:", "sharpness"),
+    ("do_the_gradients_agree.py", "Do the gradients agree?", ":material/alt_route:", "gradients"),
+    ("what_has_it_learned.py", "What has it learned?", ":material/hub:", "representation"),
+    ("which_weights_grow.py", "Which weights grow?", ":material/trending_up:", "weights"),
+)
+TIGHTER = """<style>
+.stMainBlockContainer {padding-top: 2.5rem; padding-bottom: 2rem;}
+.stHeading h2 {padding: 0 0 .25rem 0;}
+</style>"""  # constant: nothing of a run ever goes in here
+
+
+def main() -> None:
+    """Show the picked page of the picked run."""
+    st.set_page_config(page_title="TrainVitals", page_icon=":material/vital_signs:", layout="wide")
+    st.html(TIGHTER)
+    page = st.navigation([
+        st.Page(PAGES / file, title=title, icon=icon, url_path=path or None, default=not path)
+        for file, title, icon, path in ORDER
+    ])  # fmt: skip
+    with st.sidebar:
+        picker(store_folder())
+    page.run()
+
+
+if __name__ == "__main__":
+    main()

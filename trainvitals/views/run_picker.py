@@ -1,0 +1,118 @@
+"""Which run is shown: picked in the sidebar, kept in the address, found only in the store folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from trainvitals.run import list_runs
+from trainvitals.schema import RunSummary
+from trainvitals.views.words import clean, clock, plain
+
+LIST_SECONDS = 2.0  # a new run appears in the picker after this time
+PARAMETER = "run"
+
+
+@st.cache_data(ttl=LIST_SECONDS, show_spinner=False)
+def runs_in(store: str) -> list[RunSummary]:
+    """Return the runs of the store folder, newest first; shared by all browsers for a moment."""
+    return list_runs(store) if Path(store).is_dir() else []
+
+
+def resolve(wanted: str | None, runs: Sequence[RunSummary]) -> RunSummary | None:
+    """Return the run that the address names, the newest readable one when it names none.
+
+    Only runs of the list can be named: an address never opens another file.
+    """
+    if wanted is None:
+        return next((run for run in runs if run.problem is None), runs[0] if runs else None)
+    return next((run for run in runs if run.id == wanted), None)
+
+
+def option_text(run: RunSummary) -> str:
+    """Return how the picker shows a run."""
+    if run.problem is not None:
+        return f"{clean(run.name or run.id, 60)} · unreadable"
+    started = clock(run.started)[5:16] if run.started else "?"
+    return f"{clean(run.name, 60)} · {run.status} · {started}"
+
+
+def chosen_id() -> str | None:
+    """Return the run of the address, or the one that was shown last: moving to another page clears the address."""
+    wanted = st.query_params.get(PARAMETER) or st.session_state.get("shown_run")
+    return str(wanted) if wanted else None
+
+
+def keep(run: RunSummary) -> None:
+    """Put the run in the address, so that a link opens the same view."""
+    st.session_state["shown_run"] = run.id
+    if st.query_params.get(PARAMETER) != run.id:
+        st.query_params[PARAMETER] = run.id
+
+
+def picker(store: str) -> None:
+    """Show the list in the sidebar; it looks for new runs on its own."""
+
+    @st.fragment(run_every=LIST_SECONDS)
+    def part() -> None:
+        runs = runs_in(store)
+        if not runs:
+            _rerun_when_one_appears(store)
+            return
+        _choose({run.id: run for run in runs})
+
+    part()
+
+
+def _choose(runs: Mapping[str, RunSummary]) -> None:
+    run = resolve(chosen_id(), list(runs.values()))
+    st.session_state["picked_run"] = run.id if run else None  # the address decides, the widget follows
+    st.selectbox(
+        "Run", list(runs), index=None, key="picked_run", placeholder=f"{len(runs)} runs", on_change=_picked,
+        format_func=lambda run_id: option_text(runs[run_id]) if run_id in runs else clean(run_id),
+    )  # fmt: skip
+    if st.session_state.pop("picked_now", False):
+        st.rerun()
+
+
+def _picked() -> None:
+    """Put the picked run in the address; callbacks run before the page does."""
+    if st.session_state["picked_run"]:
+        st.session_state["picked_now"] = True
+        st.session_state["shown_run"] = st.query_params[PARAMETER] = st.session_state["picked_run"]
+
+
+def _rerun_when_one_appears(store: str) -> None:
+    if st.session_state.get("was_empty") and runs_in(store):
+        st.rerun()
+    st.session_state["was_empty"] = True
+
+
+def current(store: str) -> RunSummary | None:
+    """Return the run to show, or say what to do when there is none."""
+    if not Path(store).is_dir():
+        st.info(
+            f"There is no store folder {plain(store)} yet. Train with `tv.watch(..., store=...)` on this folder, run "
+            "`trainvitals demo`, or point the dashboard elsewhere with `--store FOLDER`."
+        )
+        return None
+    runs = runs_in(store)
+    if not runs:
+        st.info(
+            f"No runs in {plain(Path(store).resolve())} yet. Start one with `tv.watch(model, optimizer, ...)` or "
+            "`trainvitals demo`: it appears here by itself."
+        )
+        return None
+    run = resolve(chosen_id(), runs)
+    if run is None:
+        st.warning(f"There is no run {plain(chosen_id(), 80)} in {plain(Path(store).resolve())}. It may have been "
+                   "moved or deleted: pick another on the left.")  # fmt: skip
+        return None
+    keep(run)
+    if run.problem is not None:
+        st.error(f"{plain(run.path)} cannot be read: {plain(run.problem)}")
+        return None
+    return run
+

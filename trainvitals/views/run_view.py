@@ -1,0 +1,172 @@
+"""One run as a page sees it: its metrics by question, and points that are read only when there are new ones.
+
+The page redraws about once a second. A metric is read again only when its last point is a new one,
+and then only from that point on; its chart is made again only then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from trainvitals.schema import Description, Question, Reading, Scale, Status
+from trainvitals.views.measured import Measured, no_points, none_missing
+
+if TYPE_CHECKING:
+    from trainvitals.run import Run
+
+T = TypeVar("T")
+
+COST_SCALARS = {
+    "probe.seconds": Description(
+        "probe.seconds", "Time spent measuring", "", "How long the probes took at each step at which they measured.",
+        unit="s", scale=Scale.LOG),
+    "probe.share": Description(
+        "probe.share", "Share of wall time", "", "Time spent measuring, as a share of the wall time since the start.",
+        undefined="before the first measurement"),
+}  # fmt: skip
+
+
+@dataclass
+class RunCache:
+    """What has been read and drawn of one run, shared by all browsers that look at it."""
+
+    points: dict[str, tuple[int, pd.DataFrame]] = field(default_factory=dict)
+    made: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class RunView:
+    """A run during one refresh of a page. Reads are cached by the step of the metric's last point."""
+
+    def __init__(self, run: Run, cache: RunCache | None = None) -> None:
+        self.run = run
+        self.cache = cache or RunCache()
+
+    @cached_property
+    def latest(self) -> Mapping[str, tuple[int, Reading]]:
+        """The last point of every metric, missing ones too."""
+        return self.run.latest()
+
+    @cached_property
+    def status(self) -> Status:
+        """What the run is doing."""
+        return self.run.status
+
+    @cached_property
+    def updated(self) -> float:
+        """When the run was last heard from, in seconds since the epoch."""
+        return self.run.updated
+
+    @cached_property
+    def last_step(self) -> int | None:
+        """The step of the record that came last."""
+        return self.run.last_step
+
+    @cached_property
+    def stored(self) -> dict[str, Description]:
+        """The descriptions that the run recorded: its diagnostics', not those of plain logged numbers."""
+        return self.run.descriptions
+
+    @cached_property
+    def descriptions(self) -> dict[str, Description]:
+        """The description of every metric that has a point, those of plain logged numbers made here."""
+        return {name: self.stored.get(name) or plain_description(name) for name in self.latest}
+
+    def metrics(self, question: str) -> list[Description]:
+        """Return the descriptions of what was measured for one question."""
+        return [d for d in self.descriptions.values() if d.question == question]
+
+    def unasked(self) -> list[Description]:
+        """Return the descriptions whose question has no page."""
+        known = {str(q) for q in Question}
+        return [d for d in self.descriptions.values() if d.question not in known and d.name not in COST_SCALARS]
+
+    def has(self, *names: str) -> bool:
+        """Whether all these metrics have at least one point."""
+        return all(name in self.latest and not self.measured(name).points.empty for name in names)
+
+    def token(self, *names: str) -> tuple:
+        """Return what changes when one of these metrics has a new point."""
+        last = ((name, self.latest[name]) for name in names if name in self.latest)
+        return tuple((name, step, reading.missing) for name, (step, reading) in last)
+
+    def points(self, name: str) -> pd.DataFrame:
+        """Return all points of a metric; only those since the last read are read from the file."""
+        if name not in self.latest:
+            return no_points()
+        last = self.latest[name][0]
+        with self.cache.lock:
+            seen = self.cache.points.get(name)
+            if seen is None:
+                table = self.run.series(name)
+            elif seen[0] == last:
+                return seen[1]
+            else:  # the last step is read again: it may have been written in two parts
+                old = seen[1][seen[1]["step"] < seen[0]]
+                new = self.run.series(name, start=seen[0])
+                table = pd.concat([old, new], ignore_index=True) if len(old) and len(new) else new if len(new) else old
+            self.cache.points[name] = (last, table)
+            return table
+
+    def missing(self, name: str) -> pd.DataFrame:
+        """Return the missing points of a metric with their reasons."""
+        if name not in self.latest:
+            return none_missing()
+        return self.once(f"missing {name}", self.token(name), lambda: self.run.missing(name))
+
+    def spectra(self, name: str) -> pd.DataFrame:
+        """Return the densities of a metric, one row per step."""
+        return self.once(f"spectra {name}", self.token(name), lambda: self.run.spectra(name))
+
+    def measured(self, name: str) -> Measured:
+        """Return the metric with its points, ready to be drawn."""
+        return Measured(self.descriptions[name], self.points(name), self.missing(name))
+
+    def once(self, what: str, token: Any, make: Callable[[], T]) -> T:
+        """Return what `make` gives, made again only when the token has changed."""
+        with self.cache.lock:
+            seen = self.cache.made.get(what)
+            if seen is None or seen[0] != token:
+                self.cache.made[what] = seen = (token, make())
+            return seen[1]
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """The steps of the axis that all charts share: from 0 to the last step.
+
+        While the run is live the end is rounded up, so that a chart without a new point stays the same.
+        """
+        end = max([1, self.last_step or 0, *(step for step, _ in self.latest.values())])
+        if self.status == Status.LIVE:
+            quantum = 10 ** max(len(str(end)) - 2, 0)
+            end = -(-end // quantum) * quantum
+        return 0.0, float(end)
+
+
+def plain_description(name: str) -> Description:
+    """Return the description of a number that the training script logged, or that `watch` adds."""
+    if name in COST_SCALARS:
+        return COST_SCALARS[name]
+    words = name.lower()
+    about_fit = any(part in words for part in ("loss", "acc", "error", "perplexity", "ppl"))
+    return Description(
+        name=name,
+        title=name,
+        question=Question.OVERFITTING if about_fit else "",
+        summary="Logged by the training script under this name.",
+        unit="",
+    )
+
+
+def last_value(view: RunView, name: str) -> float | None:
+    """Return the last finite value of a metric of one number, or None."""
+    values = view.points(name)["value"].to_numpy(float)
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if finite.size else None

@@ -1,0 +1,43 @@
+"""Fewer points for the same picture: what is thinned before it is sent to the browser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from tsdownsample import MinMaxLTTBDownsampler
+
+MAX_POINTS = 1000  # per trace: about one a pixel of a card
+MAX_COLUMNS = 300  # of a heatmap
+MAX_TICKS = 200  # marks of missing points
+
+
+def thin(points: pd.DataFrame, max_points: int = MAX_POINTS, column: str = "value") -> pd.DataFrame:
+    """Return at most about `max_points` rows that keep the look of the line: its extremes and its shape.
+
+    Values that are not finite are drawn as marks and kept, at most `max_points` of them.
+
+    >>> line = pd.DataFrame({"step": range(5000), "value": np.sin(np.arange(5000))})
+    >>> len(thin(line, 100))
+    100
+    """
+    if len(points) <= max_points:
+        return points
+    finite = np.isfinite(points[column].to_numpy(float))
+    drawn, marks = points[finite], points[~finite]
+    if len(drawn) > max_points:
+        kept = MinMaxLTTBDownsampler().downsample(
+            drawn["step"].to_numpy(np.int64), np.ascontiguousarray(drawn[column].to_numpy(float)), n_out=max_points
+        )
+        drawn = drawn.iloc[np.asarray(kept, dtype=np.int64)]
+    return pd.concat([drawn, marks.iloc[spread(len(marks), max_points)]]).sort_values("step", kind="stable")
+
+
+def spread(num_rows: int, max_rows: int) -> np.ndarray:
+    """Return at most `max_rows` row numbers, evenly spread, the first and the last among them.
+
+    >>> spread(7, 3).tolist()
+    [0, 3, 6]
+    """
+    if num_rows <= max_rows:
+        return np.arange(num_rows)
+    return np.unique(np.linspace(0, num_rows - 1, max_rows).round().astype(int))
