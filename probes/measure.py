@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainvitals.diagnostics.base import Diagnostic, Missing
+from trainvitals.diagnostics.base import Diagnostic, Missing, Snapshot
 from trainvitals.diagnostics.registry import select
 from trainvitals.probes.bystander import bystander
 from trainvitals.probes.snapshot import ModelSnapshot
@@ -98,7 +98,7 @@ def _measured(
 ) -> dict[str, Reading]:
     started, hvps, passes = time.perf_counter(), snapshot.num_hvps, dict(subject.num_passes)
     try:
-        found = diagnostic.measure(snapshot)
+        found = diagnostic.measure(cast(Snapshot, snapshot))  # checkers take a cached_property for no property
     except Missing as reason:
         found = Reading.absent(str(reason))
     except Exception as error:

@@ -148,6 +148,7 @@ class ModelSnapshot:
             raise Missing("no linear layer was called on the probe batch, so there is no classifier")
         module = self._subject.model if name == "model" else self._subject.model.get_submodule(name)
         weight, bias = module.weight, module.bias
+        assert isinstance(weight, Tensor)  # Capture only names modules that are nn.Linear
         return Classifier(name, float32_if_half(weight), float32_if_half(bias) if isinstance(bias, Tensor) else None)
 
     @cached_property
