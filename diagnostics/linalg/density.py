@@ -45,9 +45,9 @@ def stochastic_lanczos_quadrature(
 
     ρ(t) = (1/n_v) Σ_l Σ_k τ²_lk g_σ(t − θ_lk): run l starts from a random unit vector, θ are the
     eigenvalues of its T and τ the first components of T's eigenvectors. σ is `broadening` times the
-    width of the central 98 % of the mass, so an outlier does not smear the bulk; never below 1e-6 of the
-    largest node, for a spectrum that is one point. The value of a cell is the Gaussians' mass in it over
-    its width, exactly, so the density integrates to 1 on any grid.
+    width of the central 98 % of the mass, so an outlier does not smear the bulk; never below 1e-4 of the
+    largest node, for a spectrum whose bulk is one point (a low-rank matrix). The value of a cell is the
+    Gaussians' mass in it over its width, exactly, so the density integrates to 1 on any grid.
 
     Args:
         operator: symmetric, (P, P), with `operator @ v`.
@@ -95,7 +95,7 @@ def broadening_width(nodes: np.ndarray, weights: np.ndarray, broadening: float) 
     mass = np.cumsum(weights[order]) / weights.sum()
     tail = (1 - BULK_MASS) / 2
     lower, upper = nodes[order][np.searchsorted(mass, [tail, 1 - tail])]
-    floor = 1e-6 * float(np.abs(nodes).max())
+    floor = 1e-4 * float(np.abs(nodes).max())
     return max(broadening * float(upper - lower), floor) or 1.0  # the zero operator has no scale at all
 
 

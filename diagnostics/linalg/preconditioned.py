@@ -1,0 +1,52 @@
+"""A symmetric operator, shifted and scaled on both sides by diagonals: D^{1/2} (A + W) D^{1/2}."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainvitals.diagnostics.linalg.krylov import Operator
+
+
+class PreconditionedOperator:
+    """D^{1/2} (A + W) D^{1/2} with diagonals D ≥ 0 and W, known by its products.
+
+    It is symmetric and has the eigenvalues of D (A + W): with D = P⁻¹ those of the preconditioned
+    Hessian, with W the curvature that an L2 penalty adds.
+
+    Args:
+        operator: A, symmetric (P, P).
+        diagonal: D (P,), no entry negative.
+        shift: W (P,).
+
+    Raises:
+        ValueError: if a diagonal has the wrong shape, or D an entry that is negative or not finite.
+
+    Example:
+        >>> A = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> B = PreconditionedOperator(A, torch.tensor([4.0, 1.0]), torch.tensor([1.0, 0.0]))
+        >>> B @ torch.tensor([1.0, 0.0])  # D^{1/2} (A + W) D^{1/2} e_1
+        tensor([12.,  2.])
+    """
+
+    def __init__(self, operator: Operator, diagonal: Tensor, shift: Tensor) -> None:
+        for name, value in (("diagonal", diagonal), ("shift", shift)):
+            if tuple(value.shape) != (operator.shape[0],):
+                raise ValueError(
+                    f"expected {name} of shape ({operator.shape[0]},), got {tuple(value.shape)} in "
+                    "PreconditionedOperator; give one number per parameter"
+                )
+        if not bool((diagonal.isfinite() & (diagonal >= 0)).all()):
+            raise ValueError(
+                "expected a finite diagonal without negative entries, got "
+                f"min {float(diagonal.min())}, max {float(diagonal.max())} in PreconditionedOperator; check the scaling"
+            )
+        self._operator = operator
+        self._root = diagonal.double().sqrt().to(operator.device, operator.dtype)
+        self._shift = shift.to(operator.device, operator.dtype)
+        self.shape, self.dtype, self.device = torch.Size(operator.shape), operator.dtype, operator.device
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        """Return the product with v of shape (P,)."""
+        scaled = self._root * vector
+        return self._root * (self._operator @ scaled + self._shift * scaled)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from linalg_helpers import Diagonal, with_spectrum
+from scipy.stats import norm
+
+from trainvitals.diagnostics.linalg.density import broadened, stochastic_lanczos_quadrature, symlog_edges
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def outlier_spectrum(size=2000):
+    bulk = torch.randn(size - 10, generator=seeded(1), dtype=torch.float64) * 0.1
+    return torch.cat([bulk, torch.linspace(5, 300, 9, dtype=torch.float64), torch.tensor([-20.0])])
+
+
+def mass(found):
+    return float((found.density * np.diff(found.edges)).sum())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [outlier_spectrum(), torch.zeros(50), torch.ones(50), torch.tensor([3.0]), torch.linspace(5, 6, 100),
+     torch.cat([torch.zeros(500), torch.tensor([1e4])])],
+    ids=["outliers", "zero", "identity", "one by one", "far from zero", "low rank"],
+)  # fmt: skip
+def test_integrates_to_one(values):
+    found = stochastic_lanczos_quadrature(Diagonal(values.double()), generator=seeded())
+    assert mass(found) == pytest.approx(1, abs=1e-8)
+    assert (found.density >= 0).all()
+    assert (np.diff(found.edges) > 0).all()
+    assert found.edges[0] < values.min() <= values.max() < found.edges[-1]
+    assert np.trapezoid(found.density, found.grid) == pytest.approx(1, abs=0.02)  # what a chart's area shows
+
+
+def test_is_the_exactly_broadened_spectrum_when_the_runs_are_whole():
+    # with m = P steps each quadrature is exact but for its random weights: the mean over runs is the truth
+    values = torch.linspace(-1, 2, 30, dtype=torch.float64) ** 3
+    A = with_spectrum(values, 0)
+    found = stochastic_lanczos_quadrature(A, generator=seeded(), num_runs=400, num_steps=30, broadening=0.05)
+    exact = broadened(values.numpy(), np.full(30, 1 / 30), found.sigma, found.edges)
+    width = np.diff(found.edges)
+    assert (np.abs(found.density - exact) * width).sum() < 0.06  # total variation, shrinks as 1/√runs
+    far = np.abs(found.density - exact) > 4 * found.standard_error + 1e-6 * exact.max()
+    assert far.mean() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_band_holds_the_truth_on_a_large_operator(dtype):
+    values = outlier_spectrum()
+    inside = []
+    for seed in range(10):
+        found = stochastic_lanczos_quadrature(
+            Diagonal(values.to(dtype)), generator=seeded(seed), num_runs=10, num_steps=80, broadening=0.1
+        )
+        exact = broadened(values.numpy(), np.full(len(values), 1 / len(values)), found.sigma, found.edges)
+        matters = exact > 1e-3 * exact.max()
+        inside.append((np.abs(found.density - exact) <= 2.5 * found.standard_error + 0.01 * exact.max())[matters].mean())
+    assert np.mean(inside) >= 0.9
+
+
+def test_outliers_hold_their_share_of_the_mass_and_sigma_is_of_the_bulk():
+    values = outlier_spectrum()
+    found = stochastic_lanczos_quadrature(Diagonal(values), generator=seeded(), num_runs=40)
+    bulk_width = float(values.quantile(0.99) - values.quantile(0.01))
+    assert found.sigma == pytest.approx(0.02 * bulk_width, rel=0.15)
+    beyond = found.grid > 2
+    count = (found.density * np.diff(found.edges))[beyond].sum() * len(values)
+    error = np.sqrt(2 * 9 / 40)  # each run's weight of an eigenvalue is χ²(1)/P
+    assert count == pytest.approx(9, abs=3 * error)
+    peaks = [t for t in values.tolist() if t > 2]
+    for peak in peaks:  # nothing beyond the bulk but at an outlier
+        near = np.abs(found.grid - peak) <= 8 * found.sigma + np.diff(found.edges)
+        beyond = beyond & ~near
+    assert (found.density * np.diff(found.edges))[beyond].sum() * len(values) < 0.01
+
+
+def test_no_ghosts_among_the_nodes():
+    found = stochastic_lanczos_quadrature(Diagonal(outlier_spectrum(20_000)), generator=seeded(), num_steps=60)
+    for nodes in found.nodes:
+        assert (nodes > 2).sum() == 9
+        assert (nodes < -2).sum() == 1
+
+
+def test_cells_hold_the_gaussians_mass():
+    edges = np.array([-3.0, -1.0, 0.5, 4.0])
+    got = broadened(np.array([0.2, 1.0]), np.array([0.25, 0.75]), 0.7, edges)
+    cdf = 0.25 * norm.cdf(edges, 0.2, 0.7) + 0.75 * norm.cdf(edges, 1.0, 0.7)
+    np.testing.assert_allclose(got, np.diff(cdf) / np.diff(edges), rtol=1e-12)
+
+
+def test_grid_is_fine_around_zero_and_logarithmic_outside():
+    edges = symlog_edges(-10, 1000, 0.01, 400)
+    width = np.diff(edges)
+    assert width[np.searchsorted(edges, 0) - 1] < 0.01
+    outside = edges[:-1] > 1
+    ratio = edges[1:][outside] / edges[:-1][outside]
+    np.testing.assert_allclose(ratio, ratio[-1], rtol=1e-3)
+
+
+def test_bad_input_is_told():
+    with pytest.raises(ValueError, match="num_runs ≥ 2"):
+        stochastic_lanczos_quadrature(torch.eye(3), generator=seeded(), num_runs=1)
