@@ -176,6 +176,8 @@ def _bystanding(loader: Iterable[Any]) -> Iterable[Any]:
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return loader
+    if len(loader.dataset) == 0:  # pyright: ignore[reportArgumentType]
+        return []
     order = torch.Generator().manual_seed(_LOADER_SEED)
     sampler = RandomSampler(loader.dataset, generator=order)  # pyright: ignore[reportArgumentType]
     return DataLoader(
