@@ -100,7 +100,7 @@ def noise_scale_error(sums: GradientSums) -> float | None:
     Returns:
         The error, or None if there are fewer samples than blocks or block sums were not kept.
 
-    Source: Busing, Meijer, van der Leeden 1999, "Delete-m jackknife for unequal m", eq. 9.
+    Source: Busing, Meijer, van der Leeden 1999, "Delete-m jackknife for unequal m".
     """
     if sums.block_sums is None or sums.num_samples < NUM_BLOCKS:
         return None
@@ -159,7 +159,7 @@ class GradientNorm(Diagnostic):
     formula = r"\lVert \nabla_{\theta_l} L \rVert"
     unit = "loss per unit of weight"
     undefined = "Never, as long as the model has trainable parameters and a loss."
-    source = "Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural networks, section 2"
+    source = "Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural networks"
     needs = Needs.GRADIENT
     tier = Tier.DEFAULT
     interval = 100
@@ -189,10 +189,7 @@ class GradientCosine(Diagnostic):
     summary = "Whether a step that helps one sample helps another: 1 agree, 0 unrelated, below 0 conflict."
     formula = r"\frac{B^2 \lVert \frac{1}{B}\sum_i \hat u_i \rVert^2 - B}{B(B-1)},\ \hat u_i = g_i/\lVert g_i \rVert"
     undefined = "Fewer than two samples with a gradient that is not zero, or a gradient with NaN or Inf."
-    source = (
-        "Fort, Nowak, Jastrzebski, Narayanan 2019, Stiffness: a new perspective on generalization, section 2 "
-        "(cosine stiffness)"
-    )
+    source = "Fort, Nowak, Jastrzebski, Narayanan 2019, Stiffness: a new perspective on generalization (cosine stiffness)"
     needs = Needs.PER_SAMPLE_GRADIENTS
     tier = Tier.DEFAULT
     interval = 100
@@ -222,13 +219,13 @@ class GradientCoherence(Diagnostic):
     formula = r"N \lVert \bar g \rVert^2 \big/ \tfrac{1}{N}\sum_i \lVert g_i \rVert^2"
     unit = "samples"
     undefined = "The gradient of every sample is zero, or one holds NaN or Inf."
-    source = "Chatterjee, Zielinski 2022, On the Generalization Mystery in Deep Learning, section 2 (m-coherence)"
+    source = "Chatterjee, Zielinski 2022, On the Generalization Mystery in Deep Learning (m-coherence)"
     needs = Needs.PER_SAMPLE_GRADIENTS
     tier = Tier.DEFAULT
     interval = 100
     scale = Scale.LOG
     references = (
-        ReferenceLine("orthogonal gradients", 1.0, "Chatterjee, Zielinski 2022, section 2: the orthogonal limit"),
+        ReferenceLine("orthogonal gradients", 1.0, "Chatterjee, Zielinski 2022: the orthogonal limit"),
     )
 
     def measure(self, snapshot: Snapshot) -> Reading:
@@ -331,7 +328,7 @@ class SuccessiveCosine(Diagnostic):
     formula = r"\cos(g_t, g_{t-1}),\ \cos(\Delta\theta_t, \Delta\theta_{t-1})"
     undefined = "Before the second training step, outside a watched run, or when a gradient or an update is zero."
     source = (
-        "Xing, Arpit, Tsirigotis, Bengio 2018, A Walk with SGD, section 3 "
+        "Xing, Arpit, Tsirigotis, Bengio 2018, A Walk with SGD "
         "(angle between successive mini-batch gradients)"
     )
     needs = Needs.TRAJECTORY

@@ -8,7 +8,7 @@ Legend: N samples, d units of a layer, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,8 @@ from trainvitals.schema import Chart, Question, Reading, ReferenceLine
 _PUBLISHED_BAND = ReferenceLine(
     "published band of v1",
     0.6,
-    "OUI: a tool to identify the right weight decay (2025), on three image CNNs (DenseNet-BC-100, "
-    "EfficientNet-B0, ResNet-34); it does not separate on other architectures",
+    "Fernández-Hernández et al. 2025, OUI Need to Talk About Weight Decay, on three image CNNs (DenseNet-BC-100, "
+    "EfficientNet-B0, ResNet-34); other architectures have other levels, and the band alone is no verdict",
     upper=0.8,
 )
 
@@ -73,8 +73,9 @@ def _hamming(patterns: Tensor) -> Tensor:
 
 
 def _gram(b: Tensor) -> Tensor:
-    # TF32 and bf16 products keep 0 and 1 exactly and add in float32, so the counts stay whole on a GPU too.
-    return b @ b.T
+    # TF32 keeps 0 and 1 exactly and adds in float32; autocast would round counts above 2048, so it is off.
+    with torch.autocast(b.device.type, enabled=False):
+        return b @ b.T
 
 
 def overlap_v2(patterns: Tensor) -> float:
@@ -116,7 +117,9 @@ def _v2_by_layer(snapshot: Snapshot) -> tuple[dict[str, float], dict[str, str]]:
     return _by_layer(snapshot.layer_outputs, overlap_v2, "no linear layer and no convolution was found")
 
 
-def _by_layer(layers: Mapping[str, Tensor], overlap, none_found: str) -> tuple[dict[str, float], dict[str, str]]:
+def _by_layer(
+    layers: Mapping[str, Tensor], overlap: Callable[[Tensor], float], none_found: str
+) -> tuple[dict[str, float], dict[str, str]]:
     """Return the value of each layer that has one, and the reason for each other."""
     if not layers:
         raise Missing(none_found)
@@ -158,7 +161,7 @@ class Oui(Diagnostic):
         r"\frac{\min(\mathrm{Hamming}(b_p, b_q), \lfloor d_l/2 \rfloor)}{\lfloor d_l/2 \rfloor}"
     )
     undefined = "No non-linearity found, one sample in the probe batch, or layers of one unit only."
-    source = "OUI: a tool to identify the right weight decay (2025), definition 1 (v1)"
+    source = "Fernández-Hernández et al. 2025, OUI Need to Talk About Weight Decay: A New Perspective on Overfitting Detection"
     needs = Needs.ACTIVATIONS
     tier = Tier.DEFAULT
     interval = 50

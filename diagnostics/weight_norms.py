@@ -79,8 +79,8 @@ class WeightNorms(Diagnostic):
     unit = "norm of weights"
     undefined = "Growth and distance: the start is not known. Growth: the tensor was zero at the start."
     source = (
-        "Neyshabur, Bhojanapalli, McAllester, Srebro 2017, Exploring Generalization in Deep Learning, section 2 "
-        "(norms); Hoffer, Hubara, Soudry 2017, Train longer, generalize better, section 3 (distance from the start)"
+        "Neyshabur, Bhojanapalli, McAllester, Srebro 2017, Exploring Generalization in Deep Learning "
+        "(norms); Hoffer, Hubara, Soudry 2017, Train longer, generalize better (distance from the start)"
     )
     needs = Needs.PARAMETERS
     tier = Tier.LIGHT
