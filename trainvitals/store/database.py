@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from trainvitals.store.errors import StoreError
 from trainvitals.store.migrations import check_version
 from trainvitals.store.schema_sql import APPLICATION_ID
 
+OPENING_SECONDS = 1.0  # a log that is being made or removed beside us is gone or there in milliseconds
 BUSY_SECONDS = 5.0  # a writer holds its lock for one flush; recovery of a killed run's log takes no longer
 
 
@@ -33,8 +36,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 def leave_wal(connection: sqlite3.Connection) -> bool:
     """Fold the log into the file, so that it opens from a read-only folder; False while readers hold it."""
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete"
     except sqlite3.OperationalError:
         return False
@@ -49,8 +52,9 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
     connection, scratch = _connect_reader(path)
     try:
-        connection.execute("BEGIN")
         yield connection
+    except (sqlite3.DatabaseError, zlib.error, struct.error, UnicodeDecodeError) as error:
+        raise _unreadable(path, f"it is damaged ({type(error).__name__}: {error})") from error
     finally:
         connection.close()
         if scratch is not None:
@@ -64,13 +68,13 @@ def _connect_reader(path: Path) -> tuple[sqlite3.Connection, Path | None]:
     a moment: that is tried again. A folder that cannot be written has no room for the log's index:
     without a log the file is opened as immutable, with one a copy of both is read.
     """
-    deadline = time.monotonic() + BUSY_SECONDS
+    if not path.is_file():
+        raise _unreadable(path, "no such file" if not path.exists() else "not a file")
+    deadline = time.monotonic() + OPENING_SECONDS
     while True:
         try:
             return _checked(path, f"{path.absolute().as_uri()}?mode=ro"), None
         except sqlite3.OperationalError as error:
-            if not path.exists():
-                raise _unreadable(path, "no such file") from error
             if not os.access(path, os.R_OK):
                 raise _unreadable(path, "permission denied") from error
             if not os.access(path.parent, os.W_OK):
@@ -98,6 +102,7 @@ def _connect_in_read_only_folder(path: Path) -> tuple[sqlite3.Connection, Path |
 def _checked(path: Path, address: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     try:
+        connection.execute("BEGIN")  # with the next statement: all calls on this connection see one moment
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
             raise _unreadable(path, "a SQLite file of another program" if path.stat().st_size else "the file is empty")

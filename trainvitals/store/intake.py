@@ -146,7 +146,10 @@ def _rounded(time: float) -> float:
 def _frames(rows: list[Row]) -> Frames:
     seq, step, time, numbers = zip(*rows, strict=True)
     times = round_time(np.array(time, np.float64))
-    return Frames(np.array(seq, np.int64), np.array(step, np.int64), times, np.array(numbers, np.float64))
+    values = np.array(numbers, np.float64)
+    if np.isnan(values).any() and any(None in row for row in numbers):
+        raise TypeError("expected numbers, got None")  # NumPy would make a NaN of it
+    return Frames(np.array(seq, np.int64), np.array(step, np.int64), times, values)
 
 
 def _provenance(reading: Reading, step: int) -> dict[str, Any]:

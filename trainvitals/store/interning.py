@@ -13,6 +13,11 @@ from trainvitals.store.schema_sql import Field
 MAX_TEXTS_IN_MEMORY = 4096  # details may differ at every step: the oldest are forgotten, and stored again if need be
 
 
+def clean(text: str) -> str:
+    r"""Return the text with what UTF-8 cannot hold (lone surrogates) as `\udc80`: SQLite would refuse it."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 class Interned:
     """Ids of series, layouts and texts, as the file has them.
 
@@ -33,6 +38,7 @@ class Interned:
 
     def series(self, name: str, field: int = Field.VALUE) -> int:
         """Return the id of one field of a metric."""
+        name = clean(name)
         if (name, field) not in self._series:
             cursor = self._connection.execute("INSERT INTO series (name, field) VALUES (?, ?)", (name, int(field)))
             self._series[name, field] = int(cursor.lastrowid or 0)
@@ -55,6 +61,7 @@ class Interned:
 
     def text(self, text: str) -> int:
         """Return the id of a text."""
+        text = clean(text)
         id = self._texts.get(text)
         if id is None:
             id = int(self._connection.execute("INSERT INTO texts (text) VALUES (?)", (text,)).lastrowid or 0)

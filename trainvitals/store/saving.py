@@ -16,7 +16,7 @@ from trainvitals.schema import Description, Event, Record, Status
 from trainvitals.store.codec import encode_frames
 from trainvitals.store.compaction import compact
 from trainvitals.store.intake import Intake
-from trainvitals.store.interning import Interned
+from trainvitals.store.interning import Interned, clean
 from trainvitals.store.schema_sql import POINTS_PER_CHUNK
 
 DROPS_EVENT_SECONDS = 10.0  # a queue that stays full is one event in this time, not one a save
@@ -68,6 +68,12 @@ class Saver:
         number, self._num_unstorable = self._num_unstorable, 0
         return number
 
+    def discard(self) -> int:
+        """Give the batch up and return how many points were in it."""
+        number = self.num_unsaved_points
+        self._clear()
+        return number
+
     def save(self, num_dropped: int) -> None:
         """Commit the batch and a heartbeat; on an error nothing of it is in the file and it stays here.
 
@@ -103,7 +109,10 @@ class Saver:
             "INSERT INTO vectors (series, seq, step, time, keys, body) VALUES (?, ?, ?, ?, ?, ?)", intake.vectors
         )
         for note in self._notes:
-            self._save_note(note)
+            try:
+                self._save_note(note)
+            except (TypeError, ValueError, OverflowError) as error:
+                intake.problems.append(f"an event or a description could not be stored: {error}")
         now, step = time.time(), intake.last_step if intake.last_step is not None else self._last_step
         num_dropped += intake.num_unstorable
         self._tell_problems(intake.problems, step or 0, now)
@@ -128,12 +137,13 @@ class Saver:
         if isinstance(note, Event):
             self._save_event(int(note.step), float(note.time), str(note.kind), str(note.message))
             return
-        rows = [(name, description.to_json()) for name, description in note.items()]
+        rows = [(clean(name), description.to_json()) for name, description in note.items()]
         self._connection.executemany("INSERT OR REPLACE INTO descriptions VALUES (?, ?)", rows)
 
     def _save_event(self, step: int, at: float, kind: str, message: str) -> None:
         self._connection.execute(
-            "INSERT INTO events (step, time, kind, message) VALUES (?, ?, ?, ?)", (step, at, kind, message)
+            "INSERT INTO events (step, time, kind, message) VALUES (?, ?, ?, ?)",
+            (step, at, clean(kind), clean(message)),
         )
 
     def _tell_problems(self, problems: list[str], step: int, now: float) -> None:
@@ -160,9 +170,10 @@ class Saver:
             self._tell_drops(num_dropped, self._last_step or 0, now, at_end=True)
             self._connection.execute(
                 "UPDATE state SET status = ?, message = ?, heartbeat = ?, num_dropped = ?",
-                (str(status), message, now, num_dropped),
+                (str(status), clean(message), now, num_dropped),
             )
             self._connection.execute("COMMIT")
+            self._connection.execute("PRAGMA incremental_vacuum").fetchall()
         except BaseException:
             self._roll_back()
             raise

@@ -29,6 +29,7 @@ from trainvitals.schema import Description, Event, Record, Status
 from trainvitals.store.database import connect_writer, leave_wal
 from trainvitals.store.errors import StoreError
 from trainvitals.store.intake import num_array_bytes
+from trainvitals.store.interning import clean
 from trainvitals.store.liveness import this_process
 from trainvitals.store.migrations import migrate
 from trainvitals.store.saving import Saver
@@ -213,6 +214,10 @@ class RunWriter:
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             return False
+        except Exception as error:  # a fault of ours: the same batch would fail for ever
+            self._num_unstorable += saver.discard()
+            self._fail(error)
+            return False
         self._num_unstorable += saver.take_num_unstorable()
         self._vector_bytes_out += num_bytes
         for mark in marks:
@@ -291,12 +296,12 @@ def _create_file(path: Path, header: Mapping[str, str], descriptions: Mapping[st
     os.close(os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # the log and its index inherit the mode
     try:
         with contextlib.closing(sqlite3.connect(hidden, isolation_level=None)) as connection:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # the end of the run gives free pages back
             migrate(connection, str(path))
             connection.execute("BEGIN")
             connection.executemany("INSERT INTO header VALUES (?, ?)", header.items())
-            connection.executemany(
-                "INSERT INTO descriptions VALUES (?, ?)", [(name, d.to_json()) for name, d in descriptions.items()]
-            )
+            rows = [(clean(metric), description.to_json()) for metric, description in descriptions.items()]
+            connection.executemany("INSERT INTO descriptions VALUES (?, ?)", rows)
             connection.execute("INSERT INTO state VALUES (1, ?, '', ?, NULL, 0, 0, 0)", (Status.LIVE, started))
             connection.execute("COMMIT")
         os.rename(hidden, path)
