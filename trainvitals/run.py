@@ -241,6 +241,7 @@ def _frame(series: Series) -> pd.DataFrame:
     for vector, converged, seconds in zip(series.vectors, series.vector_converged, series.vector_seconds, strict=True):
         parts.append(_vector_columns(vector, converged, seconds))
     columns: Mapping[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    columns = {**columns, "key": pd.Series(columns["key"], dtype=object)}  # pandas 3 would guess, and guess by content
     frame = pd.DataFrame(columns, columns=COLUMNS)
     if len(points) and series.vectors:
         frame = frame.sort_values("step", kind="stable", ignore_index=True)
