@@ -28,12 +28,13 @@ COST_DESCRIPTIONS = {
 }  # fmt: skip
 
 
-def run_meta(subject: Subject, schedules: Mapping[str, Schedule]) -> dict[str, Any]:
+def run_meta(subject: Subject, schedules: Mapping[str, Schedule], share: float | None) -> dict[str, Any]:
     """Return what is stored once per run."""
     return {
         "model": _model(subject),
         "optimizer": _optimizer(subject),
         "probes": {name: str(schedule) for name, schedule in schedules.items()},
+        "budget": share,  # of wall time; None: the schedule is followed exactly
         "train_probe": _probe(subject.train),
         "heldout_probe": _probe(subject.heldout) if subject.heldout is not None else None,
         "mode": subject.mode,

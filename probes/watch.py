@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from trainvitals.diagnostics.base import Diagnostic, Needs
 from trainvitals.diagnostics.registry import select
+from trainvitals.probes.budget import Budget, parse_share
 from trainvitals.probes.gradients import TrajectoryRecorder
 from trainvitals.probes.measure import take_readings
 from trainvitals.probes.optimizer_view import names_of_parameters
@@ -25,6 +26,9 @@ from trainvitals.probes.schedule import Schedule, schedules_for
 from trainvitals.probes.subject import PROBE_SAMPLES, Subject, make_subject
 from trainvitals.schema import Event, Reading, Record, Status
 from trainvitals.store.writer import RunWriter
+
+DEFAULT_BUDGET = "auto"
+_DEFAULT_SHARE = 0.05  # of wall time: the price of a probe that one forgets about
 
 
 def watch(
@@ -39,6 +43,7 @@ def watch(
     store: str | os.PathLike[str] = "runs/",
     probes: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = "default",
     every: int | str | Schedule | Mapping[str, int | str | Schedule] | None = None,
+    budget: str | float | None = DEFAULT_BUDGET,
     mode: str = "eval",
     seed: int = 0,
     probe_samples: int = PROBE_SAMPLES,
@@ -61,6 +66,9 @@ def watch(
         probes: a preset ("light", "default", "full"), names and groups, or a mapping name → options.
         every: steps between measurements: one number for all, a schedule, "log", or a mapping from names
             and groups to these. None follows each diagnostic's own interval.
+        budget: share of wall time that measuring may take, as "5%" or 0.05: what is due and cannot be paid
+            waits until it can. None follows the schedule exactly. By default 5 % if `every` is left out, and
+            None if you give a schedule of your own.
         mode: "eval" or "train": BatchNorm and dropout in probe passes.
         seed: of the probes' own random vectors; the run's random state is never touched.
         probe_samples: samples drawn when a probe is a loader.
@@ -90,6 +98,7 @@ def watch(
         )
     diagnostics = select(probes)
     schedules = schedules_for(diagnostics, every)
+    share = _share(budget, every)
     subject = make_subject(
         model, loss=loss, forward=forward, train=train, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
@@ -97,8 +106,14 @@ def watch(
     subject.initial_parameters = {key: value.clone() for key, value in subject.parameters().items()}
     run_name = name or type(subject.model).__name__
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
-    writer = RunWriter.create(Path(store), run_name, run_meta(subject, schedules), descriptions)
-    return Watch(subject, diagnostics, schedules, writer, run_name)
+    writer = RunWriter.create(Path(store), run_name, run_meta(subject, schedules, share), descriptions)
+    return Watch(subject, diagnostics, schedules, share, writer, run_name)
+
+
+def _share(budget: str | float | None, every: Any) -> float | None:
+    if budget == DEFAULT_BUDGET:
+        return _DEFAULT_SHARE if every is None else None
+    return None if budget is None else parse_share(budget)
 
 
 class Watch:
@@ -109,17 +124,20 @@ class Watch:
         subject: Subject,
         diagnostics: list[Diagnostic],
         schedules: Mapping[str, Schedule],
+        share: float | None,
         writer: RunWriter,
         name: str,
     ) -> None:
         self.name = name
         self.step = 0  # optimiser steps taken
         self._subject = subject
-        self._diagnostics = diagnostics
+        self._diagnostics = {d.name: d for d in diagnostics}
         self._schedules = schedules
         self._writer = writer
         self._started = time.perf_counter()
         self._seconds_measuring = 0.0
+        self._budget = None if share is None else Budget(share, self._diagnostics, self._started)
+        self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
         self._warned: set[str] = set()
         self._handles: list[Any] = []
         self._is_open = True
@@ -183,7 +201,7 @@ class Watch:
     def _attach(self) -> None:
         optimizer = self._subject.optimizer
         assert optimizer is not None  # watch() requires it
-        if any(d.needs & Needs.TRAJECTORY for d in self._diagnostics):
+        if self._momentary:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
@@ -203,18 +221,31 @@ class Watch:
             self._warn(part, f"expected the {part} to work, got {type(error).__name__}: {error} at step {self.step}")
 
     def _is_trajectory_due(self, step: int) -> bool:
-        return any(d.needs & Needs.TRAJECTORY and self._schedules[d.name].due(step) for d in self._diagnostics)
+        return any(self._schedules[name].due(step) for name in self._momentary)
 
     def _measure_due(self) -> None:
-        due = [d for d in self._diagnostics if self._schedules[d.name].due(self.step)]
-        if not due:
-            return
         started = time.perf_counter()
+        names = [name for name, schedule in self._schedules.items() if schedule.due(self.step)]
+        if self._budget is not None:
+            names = self._budget.chosen(names, started, momentary=self._momentary)
+        if not names:
+            return
         readings = take_readings(
-            self._subject, due, step=self.step, on_error=self._probe_failed,
-            trajectory=lambda: self._recorder.at(self.step),
+            self._subject, [self._diagnostics[name] for name in names], step=self.step,
+            trajectory=lambda: self._recorder.at(self.step), on_error=self._probe_failed,
         )  # fmt: skip
-        self._write(readings, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if self._budget is not None:
+            self._budget.pay(self._prices(names, readings, seconds))
+        self._write(readings, seconds)
+
+    def _prices(self, names: list[str], readings: Mapping[str, Reading], seconds: float) -> dict[str, float]:
+        """Return what each diagnostic cost; what no one of them caused is shared in proportion."""
+        own = {
+            name: 1e-6 + sum(readings[part].seconds for part in self._diagnostics[name].descriptions())
+            for name in names
+        }
+        return {name: cost * seconds / sum(own.values()) for name, cost in own.items()}
 
     def _write(self, readings: Mapping[str, Reading], seconds: float) -> None:
         self._seconds_measuring += seconds
@@ -242,7 +273,7 @@ class Watch:
 
     @property
     def _writer_names(self) -> set[str]:
-        return {name for d in self._diagnostics for name in d.descriptions()} | set(COST_DESCRIPTIONS)
+        return {name for d in self._diagnostics.values() for name in d.descriptions()} | set(COST_DESCRIPTIONS)
 
     def _close(self, status: Status, kind: str, message: str) -> None:
         if not self._is_open:
