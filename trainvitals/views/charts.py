@@ -75,10 +75,12 @@ def lines(
         _add_line(figure, _name(part, key, len(parts)), rows, part.missing, index, height, len(traces) == 1)
     for part in parts:
         _add_missing(figure, part)
+    span = span or _span(parts)
     for step, text in marks:
-        figure.add_vline(x=step, line={"color": palette.REFERENCE, "width": 1, "dash": "dot"},
-                         annotation={"text": label(text), "font": {"size": 11}, "yanchor": "top"})  # fmt: skip
-    _layout(figure, parts[0].description, span or _span(parts), revision)
+        side = "right" if step > sum(span) / 2 else "left"  # of the text: it stays inside the chart
+        figure.add_vline(x=step, line={"color": palette.REFERENCE, "width": 1, "dash": "dot"}, annotation={
+            "text": label(text), "font": {"size": 11}, "yanchor": "top", "xanchor": side})  # fmt: skip
+    _layout(figure, parts[0].description, span, revision)
     figure.update_layout(showlegend=len(traces) > 1, hovermode="x unified", yaxis=height.layout)
     return figure
 
@@ -208,10 +210,13 @@ def _add_reference(figure: go.Figure, reference: ReferenceLine, span: Span, heig
                            hoverinfo="skip", showlegend=False)  # fmt: skip
         low = high
     figure.add_scatter(
-        x=[first, (first + last) / 2, last], y=[low] * 3, mode="lines+text", name=words, showlegend=False,
+        x=[first, (first + last) / 2, last], y=[low] * 3, mode="lines", name=words, showlegend=False,
         line={"color": palette.REFERENCE, "width": 1 if reference.upper is None else 0, "dash": "dash"},
-        text=["", "", words], textposition="top left", textfont={"size": 11, "color": palette.REFERENCE},
         customdata=[hover] * 3, hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
+    figure.add_annotation(
+        x=1, xref="x domain", xanchor="right", y=np.log10(low) if height.is_log else low, yanchor="bottom",
+        text=words, hovertext=hover, showarrow=False, font={"size": 11, "color": palette.REFERENCE},
     )  # fmt: skip
 
 
@@ -369,7 +374,7 @@ def _layout(figure: go.Figure, description: Description, span: Span | None, revi
     figure.update_layout(
         height=HEIGHT, margin=margin, uirevision=revision or description.name,
         xaxis={"title": {"text": "step", "standoff": 4}, "automargin": True, "zeroline": False},
-        yaxis={"title": {"text": _unit(description), "standoff": 4}, "automargin": True, "zeroline": False},
+        yaxis={"title": {"text": _unit(description), "standoff": 12}, "automargin": True, "zeroline": False},
         yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "title": None, "font": {"size": 11}},
     )  # fmt: skip

@@ -58,7 +58,7 @@ def summarised(reading: Reading, keys_word: str = "") -> str:
 
 
 def latest_table(view: RunView) -> pd.DataFrame:
-    """Return the last value of every metric with its step, its reason when missing, and its page."""
+    """Return the last value of every metric with its step, and its reason when missing."""
     rows = []
     for name, (step, reading) in view.latest.items():
         description = view.descriptions.get(name)
@@ -67,9 +67,8 @@ def latest_table(view: RunView) -> pd.DataFrame:
         rows.append({
             "Metric": clean(description.title), "Latest": summarised(reading, clean(description.keys, 20)),
             "Step": step, "Missing because": clean(reading.missing or ""), "Name": clean(name),
-            "Question": clean(description.question),
         })  # fmt: skip
-    columns = ["Metric", "Latest", "Step", "Missing because", "Name", "Question"]
+    columns = ["Metric", "Latest", "Step", "Missing because", "Name"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -113,12 +112,15 @@ def missing_table(view: RunView) -> pd.DataFrame:
     return table.loc[table["Latest"] == "missing", ["Metric", "Step", "Missing because", "Name"]]
 
 
-def one_line(view: RunView, now: float) -> str:
-    """Return the first page's summary: what the run is doing, how far it is, what is missing."""
-    parts = [freshness(view.status, view.updated, now)]
-    if view.last_step is not None:
-        parts.append(f"step {steps(view.last_step)}")
-    num_missing = len(missing_table(view))
+def one_line(view: RunView) -> str:
+    """Return the first page's summary: how much was recorded, what is undefined, what was warned of."""
     num_metrics = sum(name not in COST_SCALARS for name in view.latest)
-    parts.append(f"{num_metrics} metrics recorded" + (f", {num_missing} of them undefined now" if num_missing else ""))
-    return " · ".join(parts)
+    undefined = list(missing_table(view)["Metric"])
+    warnings = int((view.events["kind"] == "warning").sum())
+    parts = [f"{num_metrics} metrics recorded"]
+    parts.append(f"undefined now: {', '.join(undefined[:3])}{', …' if len(undefined) > 3 else ''}" if undefined
+                 else "none of them undefined now")  # fmt: skip
+    parts.append(f"{warnings} warning{'s' * (warnings != 1)}" if warnings else "no warnings")
+    if view.run.num_dropped:
+        parts.append(f"{steps(view.run.num_dropped)} points could not be saved")
+    return "; ".join(parts) + "."

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from trainvitals.run import list_runs
-from trainvitals.schema import RunSummary
+from trainvitals.schema import RunSummary, Status
 from trainvitals.views.words import clean, clock, plain
 
 LIST_SECONDS = 2.0  # a new run appears in the picker after this time
@@ -36,7 +36,7 @@ def option_text(run: RunSummary) -> str:
     if run.problem is not None:
         return f"{clean(run.name or run.id, 60)} · unreadable"
     started = clock(run.started)[5:16] if run.started else "?"
-    return f"{clean(run.name, 60)} · {run.status} · {started}"
+    return f"{clean(run.name, 60)} · {started}" + ("" if run.status == Status.FINISHED else f" · {run.status}")
 
 
 def chosen_id() -> str | None:
@@ -70,7 +70,8 @@ def _choose(runs: Mapping[str, RunSummary]) -> None:
     run = resolve(chosen_id(), list(runs.values()))
     st.session_state["picked_run"] = run.id if run else None  # the address decides, the widget follows
     st.selectbox(
-        "Run", list(runs), index=None, key="picked_run", placeholder=f"{len(runs)} runs", on_change=_picked,
+        "Run", list(runs), index=0 if run else None, key="picked_run", on_change=_picked,
+        placeholder=f"{len(runs)} runs",
         format_func=lambda run_id: option_text(runs[run_id]) if run_id in runs else clean(run_id),
     )  # fmt: skip
     if st.session_state.pop("picked_now", False):

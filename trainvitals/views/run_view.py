@@ -70,6 +70,11 @@ class RunView:
         return self.run.last_step
 
     @cached_property
+    def events(self) -> pd.DataFrame:
+        """What happened to the run in words: `step`, `time`, `kind`, `message`."""
+        return self.run.events()
+
+    @cached_property
     def stored(self) -> dict[str, Description]:
         """The descriptions that the run recorded: its diagnostics', not those of plain logged numbers."""
         return self.run.descriptions

@@ -39,26 +39,57 @@ def threshold(values: np.ndarray, decades: int = 4) -> float:
 
 
 def ticks(values: np.ndarray, linear: float) -> tuple[list[float], list[str]]:
-    """Return positions and labels of powers of ten that span the values, at most about nine of them."""
+    """Return positions and labels for an axis over these values."""
+    numbers = round_numbers(values, smallest=linear)
+    return symlog(np.array(numbers), linear).tolist(), [power_label(n) for n in numbers]
+
+
+def round_numbers(values: np.ndarray, smallest: float = 0.0, most: int = 7) -> list[float]:
+    """Return at most about `most` round numbers that lie evenly on a logarithmic axis over the values.
+
+    Numbers nearer to zero than `smallest` are left out, zero itself is not.
+
+    >>> round_numbers(np.array([3.0, 80.0])), round_numbers(np.array([-0.2, 0.0, 350.0]), 0.1)
+    ([5.0, 10.0, 20.0, 50.0], [-0.1, 0.0, 0.1, 1.0, 10.0, 100.0])
+    """
     finite = np.asarray(values, float)
     finite = finite[np.isfinite(finite)]
     if not finite.size:
-        return [0.0], ["0"]
-    up, down = (_powers(side, linear) for side in (max(finite.max(), 0), max(-finite.min(), 0)))
-    numbers = [*(-p for p in reversed(down)), 0.0, *up]
-    return symlog(np.array(numbers), linear).tolist(), [_power_label(n) for n in numbers]
+        return [0.0]
+    low, high = float(finite.min()), float(finite.max())
+    for mantissas, stride in (((1, 2, 5), 1), *(((1,), stride) for stride in (1, 2, 3, 5, 10, 20, 50, 100))):
+        up, down = (_powers(side, smallest, finite, mantissas, stride) for side in (high, -low))
+        found = [n for n in (*(-n for n in reversed(down)), 0.0, *up) if low <= n <= high]
+        if len(found) <= most:
+            break
+    return found if len(found) >= 2 else sorted({low, *found, high})
 
 
-def _powers(largest: float, linear: float) -> list[float]:
-    if largest <= linear:
+def _powers(
+    largest: float, smallest: float, finite: np.ndarray, mantissas: tuple[int, ...], stride: int
+) -> list[float]:
+    """Return m · 10^k up to the largest, from the smallest size that is drawn."""
+    if largest <= 0:
         return []
-    first, last = round(np.log10(linear)), int(np.floor(np.log10(largest)))
-    stride = max(1, -(-(last - first + 1) // 4))
-    return [10.0**p for p in range(last, first, -stride)][::-1] or [10.0**last]
+    sizes = np.abs(finite[finite != 0])
+    first = int(np.floor(np.log10(max(float(sizes.min()), smallest, 1e-300))))
+    last = int(np.floor(np.log10(largest)))
+    found = (float(f"{m}e{k}") for k in range(last, first - 1, -stride) for m in mantissas)
+    return sorted(n for n in found if smallest <= n <= largest)
 
 
-def _power_label(value: float) -> str:
+def power_label(value: float) -> str:
+    """Return a tick's label: a plain number near one, a power of ten far from it.
+
+    >>> power_label(-0.5), power_label(1e-7), power_label(2e6)
+    ('−0.5', '10<sup>−7</sup>', '2·10<sup>6</sup>')
+    """
     if value == 0:
         return "0"
-    sign, power = "−" if value < 0 else "", round(np.log10(abs(value)))
-    return f"{sign}{10.0**power:g}" if -3 <= power <= 4 else f"{sign}10<sup>{power}</sup>"
+    sign, size = "−" if value < 0 else "", abs(value)
+    if 1e-3 <= size < 1e5:
+        return f"{sign}{size:.3g}" if size < 1000 else f"{sign}{size:,.0f}"
+    power = int(np.floor(np.log10(size) + 1e-9))
+    mantissa = f"{size / 10.0**power:.2g}"
+    exponent = f"10<sup>{power}</sup>".replace("-", "−")
+    return f"{sign}{exponent}" if mantissa == "1" else f"{sign}{mantissa}·{exponent}"

@@ -5,22 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from trainvitals.schema import Scale
-from trainvitals.views.symlog import symlog, threshold, ticks
+from trainvitals.views.symlog import power_label, round_numbers, symlog, threshold, ticks
 
 
 class ValueAxis:
     """Where a value stands on the axis: itself, or its symmetric logarithm with labels of its own."""
 
     def __init__(self, scale: str, values: np.ndarray) -> None:
-        self.is_log = scale == Scale.LOG
-        self.is_symlog = scale == Scale.SYMLOG
-        self.linear = threshold(values) if self.is_symlog else 1.0
-        positive = values[np.isfinite(values) & (values > 0)]
+        finite = values[np.isfinite(values)]
+        positive = finite[finite > 0]
+        one_sided = finite.size > 0 and positive.size == finite.size  # a symmetric axis needs two sides
+        self.is_log = scale == Scale.LOG or (scale == Scale.SYMLOG and one_sided)
+        self.is_symlog = scale == Scale.SYMLOG and not one_sided
+        self.linear = threshold(finite) if self.is_symlog else 1.0
         self.floor = float(positive.min()) / 2 if positive.size else 1e-12
-        self.layout: dict = {"type": "log", "dtick": None, "exponentformat": "power"} if self.is_log else {}
+        self.layout = self._layout(finite, positive)
+
+    def _layout(self, finite: np.ndarray, positive: np.ndarray) -> dict:
+        """Return what plotly has to know of the axis."""
         if self.is_symlog:
-            positions, texts = ticks(values, self.linear)
-            self.layout = {"tickvals": positions, "ticktext": texts}
+            positions, texts = ticks(finite, self.linear)
+            return {"tickvals": positions, "ticktext": texts}
+        if self.is_log:
+            numbers = round_numbers(positive)
+            return {"type": "log", "tickvals": numbers, "ticktext": [power_label(n) for n in numbers]}
+        is_flat = finite.size > 0 and finite.min() == finite.max() > 0
+        return {"rangemode": "tozero"} if is_flat else {}
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """Return the positions of the values, NaN for those that have none on this axis."""

@@ -16,7 +16,7 @@ MAX_EVENTS = 200
 def body(view: RunView) -> None:
     """Show the page."""
     status_line(view)
-    st.markdown(f"**{plain(health.one_line(view, time.time()))}**")
+    st.markdown(f"**{plain(health.one_line(view))}**")
     _numbers(view)
     _events(view)
     _latest(view)
@@ -40,7 +40,7 @@ def _numbers(view: RunView) -> None:
 
 
 def _events(view: RunView) -> None:
-    events = view.run.events()
+    events = view.events
     if events.empty:
         return
     shown = events.iloc[::-1].head(MAX_EVENTS)
@@ -59,7 +59,11 @@ def _latest(view: RunView) -> None:
     if table.empty:
         st.info("Nothing was measured yet: the first values come with the first measured step.")
         return
-    st.dataframe(table, key="latest", hide_index=True)
+    st.dataframe(table, key="latest", hide_index=True, column_config={
+        "Metric": st.column_config.TextColumn(width="medium"), "Latest": st.column_config.TextColumn(width="medium"),
+        "Step": st.column_config.NumberColumn(width="small"),
+        "Missing because": st.column_config.TextColumn(width="medium"),
+    })  # fmt: skip
 
 
 def _cost(view: RunView) -> None:
