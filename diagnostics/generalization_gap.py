@@ -142,7 +142,7 @@ class TrainAccuracy(Diagnostic):
     name = "accuracy.train"
     title = "Accuracy on the train probe"
     question = Question.OVERFITTING
-    summary = "Share of a fixed subset of the train data that is classified right; the loop's running accuracy is another."
+    summary = "Share of a fixed subset of the train data classified right; a running accuracy is another number."
     formula = r"\frac{1}{N}\sum_{i \in \text{train probe}} 1[\arg\max_c f_c(x_i) = y_i]"
     unit = "share of samples"
     undefined = "Outputs that are not (N, C), or targets that are not class labels (regression)."

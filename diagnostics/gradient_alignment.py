@@ -189,7 +189,7 @@ class GradientCosine(Diagnostic):
     summary = "Whether a step that helps one sample helps another: 1 agree, 0 unrelated, below 0 conflict."
     formula = r"\frac{B^2 \lVert \frac{1}{B}\sum_i \hat u_i \rVert^2 - B}{B(B-1)},\ \hat u_i = g_i/\lVert g_i \rVert"
     undefined = "Fewer than two samples with a gradient that is not zero, or a gradient with NaN or Inf."
-    source = "Fort, Nowak, Jastrzebski, Narayanan 2019, Stiffness: a new perspective on generalization (cosine stiffness)"
+    source = "Fort, Nowak, Jastrzebski, Narayanan 2019, Stiffness: A new perspective on generalization"
     needs = Needs.PER_SAMPLE_GRADIENTS
     tier = Tier.DEFAULT
     interval = 100

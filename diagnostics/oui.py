@@ -49,9 +49,10 @@ def overlap_v1(patterns: Tensor) -> float:
     num_samples, num_units = _checked(patterns)
     floor = num_units // 2
     num_fired = patterns.sum(0)  # (d,) s_j
-    # Distinct samples differ at most in the units that fire on some sample and not on all.
-    num_undecided = int(((num_fired > 0) & (num_fired < num_samples)).sum())
-    if num_undecided <= floor:
+    # By the triangle inequality over the majority pattern, no two samples differ in more units than the two
+    # that differ most from it do together.
+    majority = 2 * num_fired > num_samples
+    if int((patterns ^ majority).sum(1).topk(2).values.sum()) <= floor:
         s = num_fired.double()
         total = float((s * (num_samples - s)).sum())  # Hamming distances over unordered pairs
     else:
@@ -161,7 +162,7 @@ class Oui(Diagnostic):
         r"\frac{\min(\mathrm{Hamming}(b_p, b_q), \lfloor d_l/2 \rfloor)}{\lfloor d_l/2 \rfloor}"
     )
     undefined = "No non-linearity found, one sample in the probe batch, or layers of one unit only."
-    source = "Fernández-Hernández et al. 2025, OUI Need to Talk About Weight Decay: A New Perspective on Overfitting Detection"
+    source = "Fernández-Hernández et al. 2025, OUI Need to Talk About Weight Decay (arXiv 2504.17160)"
     needs = Needs.ACTIVATIONS
     tier = Tier.DEFAULT
     interval = 50

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from trainvitals.diagnostics.gradient_sums import NUM_BLOCKS, GradientSums
 
 LAYOUT = {"a.weight": torch.Size([3, 4]), "a.bias": torch.Size([3]), "scale": torch.Size([])}
