@@ -40,6 +40,10 @@ def test_another_host_cannot_be_looked_up(process):
     assert liveness.is_gone(process) is None
 
 
+def test_a_process_of_another_container_cannot_be_looked_up():
+    assert liveness.is_gone({**liveness.this_process(), "namespace": "pid:[1]", "started": 0.0}) is None
+
+
 def test_statuses():
     here, elsewhere = liveness.this_process(), {"host": "elsewhere", "pid": 1, "started": 0.0}
     gone = {**here, "started": 0.0}

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -50,7 +51,7 @@ def run_python(script, *arguments, **options):
 def test_the_file_is_named_by_the_slug_the_time_and_four_hex_digits(make):
     writer = make("Digits: MLP / größer ☂")
     assert writer.path.stem == writer.id
-    assert __import__("re").fullmatch(r"digits-mlp-gr-er-\d{8}-\d{6}-[0-9a-f]{4}", writer.id)
+    assert re.fullmatch(r"digits-mlp-gr-er-\d{8}-\d{6}-[0-9a-f]{4}", writer.id)
     assert make("☂").id.startswith("run-")
 
 
@@ -335,6 +336,41 @@ def test_a_forked_child_writes_nothing_and_harms_nothing(tmp_path):
     assert reader.names() == ["parent"]
     assert reader.series("parent").points.step.tolist() == [1, 3, 4, 5]
     assert reader.header().status is Status.FINISHED
+
+
+QUOTA = """
+    import resource, sys, warnings
+    from pathlib import Path
+    from trainvitals.schema import Record
+    from trainvitals.store.writer import RunWriter
+    writer = RunWriter.create(sys.argv[1], "quota", {}, {}, flush_seconds=0.01)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # the disk says no beyond it
+        step = 0
+        while step < 100_000:
+            for _ in range(100):
+                step += 1
+                writer.append(Record(step, 0.0, scalars={f"s{i}": step * 0.1 for i in range(10)}))
+            if not writer.flush(2):
+                break
+        assert len(caught) == 1, caught
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert writer.flush(30)
+        writer.close()
+    print(writer.path, step, writer.num_dropped)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
+def test_writes_that_the_system_refuses_are_made_up_for_when_it_allows_them_again(tmp_path):
+    done = run_python(QUOTA, tmp_path)
+    assert done.returncode == 0, done.stderr
+    path, last_step, num_dropped = done.stdout.split()
+    assert int(last_step) < 100_000  # it was refused
+    assert num_dropped == "0"
+    assert RunReader(path).series("s7").points.step.tolist() == list(range(1, int(last_step) + 1))
 
 
 EXIT = """

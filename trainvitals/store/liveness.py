@@ -19,8 +19,9 @@ START_TIME_TOLERANCE_SECONDS = 2.0
 
 
 def this_process() -> dict[str, Any]:
-    """Return what tells this process from every other: host, process id and start time."""
-    return {"host": _host(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    """Return what tells this process from every other: host, container, process id and start time."""
+    started = psutil.Process().create_time()
+    return {"host": _host(), "namespace": _namespace(), "pid": os.getpid(), "started": started}
 
 
 def _host() -> str:
@@ -32,13 +33,23 @@ def _host() -> str:
         return socket.gethostname()
 
 
+def _namespace() -> str:
+    """Return which process ids are meant: containers of one host have their own (Linux)."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def is_gone(process: Mapping[str, Any]) -> bool | None:
-    """Tell whether a process has ended; None when it ran on another host and cannot be looked up."""
+    """Tell whether a process has ended; None when it ran on another host or in another container."""
     here, there = _host(), str(process.get("host"))
     if here.partition("/")[0] != there.partition("/")[0]:
         return None
     if here != there:
         return True  # same host, another boot
+    if process.get("namespace") != _namespace():
+        return None
     try:
         found = psutil.Process(int(process["pid"]))
         if abs(found.create_time() - float(process["started"])) > START_TIME_TOLERANCE_SECONDS:

@@ -27,16 +27,21 @@ class Saver:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._interned = Interned(connection)
+        self._load_ids()
         row = connection.execute("SELECT last_step, num_records, num_points FROM state").fetchone()
         self._last_step: int | None = row[0]
         self._next_seq: int = row[1]
         self._num_points: int = row[2]
-        self._num_hot: int = connection.execute("SELECT coalesce(sum(num_frames), 0) FROM hot").fetchone()[0]
         self._num_drops_told = 0
         self._drops_told_at = -DROPS_EVENT_SECONDS
         self._num_unstorable = 0
         self._clear()
+
+    def _load_ids(self) -> None:
+        self._interned = Interned(self._connection)
+        hot = self._connection.execute("SELECT coalesce(sum(num_frames), 0) FROM hot").fetchone()
+        self._num_hot: int = hot[0]
+        self._is_stale = False
 
     def _clear(self) -> None:
         self._records: list[Record] = []
@@ -82,6 +87,8 @@ class Saver:
         """
         told = self._num_drops_told, self._drops_told_at
         try:
+            if self._is_stale:
+                self._load_ids()
             self._connection.execute("BEGIN IMMEDIATE")
             intake = self._save_batch(num_dropped)
             self._connection.execute("COMMIT")
@@ -95,10 +102,9 @@ class Saver:
         self._clear()
 
     def _roll_back(self) -> None:
+        self._is_stale = True  # ids given in this transaction go with it
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-        self._interned = Interned(self._connection)
-        self._num_hot = self._connection.execute("SELECT coalesce(sum(num_frames), 0) FROM hot").fetchone()[0]
 
     def _save_batch(self, num_dropped: int) -> Intake:
         intake = Intake(self._interned, self._next_seq)

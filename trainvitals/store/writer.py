@@ -89,7 +89,8 @@ class RunWriter:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], name: str, meta: Mapping[str, Any],
-               descriptions: Mapping[str, Description], **limits: Any) -> RunWriter:  # fmt: skip
+               descriptions: Mapping[str, Description], *,
+               max_records: int = MAX_RECORDS, flush_seconds: float = FLUSH_SECONDS) -> RunWriter:  # fmt: skip
         """Begin a run in a file of its own in the folder, which is made if need be.
 
         Args:
@@ -97,7 +98,8 @@ class RunWriter:
             name: of the run, as people call it.
             meta: what is known of the run; must be plain enough for JSON.
             descriptions: of the metrics to come; `describe` adds more.
-            limits: `max_records` in the queue, `flush_seconds` between saves.
+            max_records: how many may wait in the queue.
+            flush_seconds: between saves.
 
         Raises:
             StoreError: if the folder cannot be made or written.
@@ -115,7 +117,7 @@ class RunWriter:
                 f"expected a folder where runs can be written, got {os.fspath(folder)!r} ({error}) "
                 f"in RunWriter.create; choose another folder or free space and permissions there"
             ) from error
-        return cls(id, path, connection, **limits)
+        return cls(id, path, connection, max_records=max_records, flush_seconds=flush_seconds)
 
     @property
     def num_dropped(self) -> int:
