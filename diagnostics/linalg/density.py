@@ -45,8 +45,8 @@ def stochastic_lanczos_quadrature(
 
     ρ(t) = (1/n_v) Σ_l Σ_k τ²_lk g_σ(t − θ_lk): run l starts from a random unit vector, θ are the
     eigenvalues of its T and τ the first components of T's eigenvectors. σ is `broadening` times the
-    width of the central 98 % of the mass, so an outlier does not smear the bulk; never below 1e-4 of the
-    largest node, for a spectrum whose bulk is one point (a low-rank matrix). The value of a cell is the
+    width of the central 98 % of the mass, so an outlier does not smear the bulk. A bulk that is one point
+    (a low-rank matrix) has no width: σ is then 1e-4 of the largest node. The value of a cell is the
     Gaussians' mass in it over its width, exactly, so the density integrates to 1 on any grid.
 
     Args:
@@ -95,8 +95,10 @@ def broadening_width(nodes: np.ndarray, weights: np.ndarray, broadening: float) 
     mass = np.cumsum(weights[order]) / weights.sum()
     tail = (1 - BULK_MASS) / 2
     lower, upper = nodes[order][np.searchsorted(mass, [tail, 1 - tail])]
-    floor = 1e-4 * float(np.abs(nodes).max())
-    return max(broadening * float(upper - lower), floor) or 1.0  # the zero operator has no scale at all
+    width, largest = float(upper - lower), float(np.abs(nodes).max())
+    if width > 1e-5 * largest:  # narrower is a point, blurred by rounding in float32
+        return broadening * width
+    return 1e-4 * largest or 1.0  # the zero operator has no scale at all
 
 
 def symlog_edges(lowest: float, highest: float, sigma: float, num_cells: int) -> np.ndarray:

@@ -36,10 +36,16 @@ class KrylovBasis:
     multiplied yet. With one chain it is the classical β_m |s_mi|.
 
     Memory: n P numbers of the operator's dtype, on its device.
+
+    Args:
+        operator: symmetric, (P, P).
+        breakdown: what is new in a product, relative to the largest entry of T, that is taken for zero:
+            the chain ends there. Never below 100 times the rounding of the dtype. It goes into residuals.
     """
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(self, operator: Operator, breakdown: float = 0.0) -> None:
         self._operator = operator
+        self._breakdown = max(breakdown, 100 * torch.finfo(operator.dtype).eps)
         self._rows = torch.empty(0, operator.shape[0], dtype=operator.dtype, device=operator.device)  # (capacity, P)
         self._projected = np.zeros((0, 0))  # (capacity, capacity), column j is Qᵀ A q_j
         self._pending: list[int] = []  # not multiplied yet; the newest is taken first
@@ -95,8 +101,8 @@ class KrylovBasis:
         remainder, column = self._orthogonalised(product)
         length = _norm(remainder)
         self._multiplied.append(j)
-        # below this the remainder is rounding noise of the product, and its direction means nothing
-        goes_on = length > 100 * torch.finfo(product.dtype).eps * max(scale, self._scale()) and not self.complete
+        # as small as this the remainder is rounding noise, and its direction means nothing
+        goes_on = length > self._breakdown * max(scale, self._scale()) and not self.complete
         if goes_on:
             self._pending.append(self._append(remainder / length))
             column = np.append(column, length)

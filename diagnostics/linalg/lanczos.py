@@ -78,7 +78,10 @@ def lanczos(
     """
     _check(num_top, num_bottom, tol, max_iterations)
     size = operator.shape[0]
-    search = _Search(KrylovBasis(operator), min(num_top, size), min(num_bottom, size), tol)
+    # A chain at the end of its space goes on in noise, amplified to any direction; unmultiplied, that vector
+    # would hide what it overlaps from the chains after it. So a chain ends well below the accuracy asked for.
+    basis = KrylovBasis(operator, breakdown=tol / 100)
+    search = _Search(basis, min(num_top, size), min(num_bottom, size), tol)
     verified = search.run(generator, min(max_iterations, size))
     values, residuals, coordinates = search.basis.ritz()
     settled = _settled(values, residuals, tol)
@@ -109,15 +112,16 @@ class _Search:
         num_verifying = math.ceil(self.basis.num_products / 2)
         while self.basis.num_products < max_products:
             before = self.wanted
-            if not self.basis.start_random(generator):
-                return True  # the basis spans the whole space
+            if not self.basis.start_random(generator):  # the basis spans the whole space: multiply what is left
+                self._exhaust(max_products)
+                break
             self._follow(min(num_verifying, max_products - self.basis.num_products))
-            whole = self.basis.num_products < max_products or self.basis.complete
+            whole = self.basis.num_products < max_products
             if not self._settle(generator, max_products):
                 return False
             if self._unchanged(before):
-                return whole
-        return self.basis.complete
+                return whole or self._exact()
+        return self._exact()
 
     def _settle(self, generator: torch.Generator, max_products: int) -> bool:
         """Go on until all wanted Ritz values are settled; put in a fresh vector where a chain has ended."""
@@ -135,6 +139,14 @@ class _Search:
         for _ in range(num_steps):
             if self.basis.exhausted or not self.basis.step():
                 return
+
+    def _exhaust(self, max_products: int) -> None:
+        while not self.basis.exhausted and self.basis.num_products < max_products:
+            self.basis.step()
+
+    def _exact(self) -> bool:
+        """Whether T is the whole operator, in another basis."""
+        return self.basis.complete and self.basis.exhausted
 
     def _check_settled(self) -> bool:
         if self.basis.num_products < max(self.num_top, self.num_bottom):
