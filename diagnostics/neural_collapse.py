@@ -82,10 +82,10 @@ def within_over_between(stats: ClassStatistics) -> float:
         raise Missing(f"{C} class means in {D} features: Σ_B cannot have rank {C - 1}")
     _, s, Vt = torch.linalg.svd(stats.centred_means / C**0.5, full_matrices=False)
     s, V = s[: C - 1], Vt[: C - 1].T  # (K,), (D, K)
-    # numpy.linalg.matrix_rank's default tolerance, at the rounding of the features' own dtype; against the
-    # features' size too, since means that coincide leave only the rounding of their subtraction
-    size = float(s[0]) + float(stats.centre.norm())
-    rank = int((s > size * max(C, D) * stats.resolution).sum())
+    # What is left of means that coincide is rounding: of the features, some ten units of their own dtype
+    # relative to their size, and of this float64 product (numpy.linalg.matrix_rank's default tolerance).
+    rounding = max(10 * stats.resolution, max(C, D) * torch.finfo(torch.float64).eps)
+    rank = int((s > rounding * (float(s[0]) + float(stats.centre.norm()))).sum())
     if rank < C - 1:
         raise Missing(f"the class means coincide or are aligned: they span {rank} dimensions of {C - 1}")
     spread = (stats.deviations @ V).square()  # (N, K)

@@ -61,7 +61,7 @@ def expected_readings(case):
     built = case.build(torch.float64)
     model, (x, y) = built.model.eval(), built.batch
     G = sample_gradients(model, built.loss, x, y).detach()
-    sizes = [p.numel() for p in model.parameters() if p.requires_grad]
+    weights = [p.detach() for p in model.parameters() if p.requires_grad]
     with torch.no_grad():
         outputs, inputs = seen(model, x)
         losses = {"train": float(built.loss(model(x), y)),
@@ -75,8 +75,8 @@ def expected_readings(case):
         "oui": sum(active) / len(active),
         "oui.layers": active,
         "oui.v2": [by_unit_v2(flat(outputs[name])) for name in order],
-        "weights.norm.value": [math.sqrt(float((p.detach() ** 2).sum())) for p in model.parameters() if p.requires_grad],
-        "grad.norm": [float(part.norm()) for part in G.mean(0).split(sizes)],
+        "weights.norm.value": [math.sqrt(float((p**2).sum())) for p in weights],
+        "grad.norm": [float(part.norm()) for part in G.mean(0).split([p.numel() for p in weights])],
         "grad.cosine": pair_cosines(G),
         "grad.coherence": len(G) * float(G.mean(0) @ G.mean(0)) / float((G**2).sum(1).mean()),
         "gap.loss": losses["heldout"] - losses["train"],
