@@ -1,6 +1,7 @@
 """Every metric but curvature on the whole case list, through `tv.measure`, against the naive definitions."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -159,3 +160,57 @@ def test_growth_and_distance_come_from_a_reference():
                           options={"weights.norm": {"reference": reference}})  # fmt: skip
     assert readings["weights.norm.growth"].value.tolist() == pytest.approx([0.5] * 6)
     assert readings["weights.norm.distance"].value.tolist() == pytest.approx(readings["weights.norm.value"].value)
+
+
+def watched_steps(tmp_path, num_steps):
+    """Watch plain training with momentum, keep its gradients and weights by hand, and return both."""
+    built = CASES[0].build()
+    optimizer = torch.optim.SGD(built.model.parameters(), lr=0.1, momentum=0.9)
+    x, y = built.batch
+    weights, gradients = [snapshot_of(built.model)], []
+    with tv.watch(built.model, optimizer, loss=built.loss, train=built.batch, heldout=built.heldout, store=tmp_path,
+                  probes=["grad.successive", "update.ratio", "weights.norm", "overtraining"],
+                  every=num_steps, budget=None) as run:  # fmt: skip
+        for step in range(num_steps):
+            pick = torch.arange(step, len(x), 2)
+            optimizer.zero_grad()
+            built.loss(built.model(x[pick]), y[pick]).backward()
+            gradients.append({n: p.grad.clone() for n, p in built.model.named_parameters() if p.grad is not None})
+            optimizer.step()
+            weights.append(snapshot_of(built.model))
+    return run.path, weights, gradients
+
+
+def snapshot_of(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def joined(tensors):
+    return torch.cat([t.reshape(-1) for t in tensors.values()])
+
+
+def test_what_training_steps_did_equals_copies_taken_by_hand(tmp_path):
+    path, weights, gradients = watched_steps(tmp_path, 4)
+    updates = [{n: b[n] - a[n] for n in a} for a, b in pairwise(weights)]
+    run = tv.open_run(path)
+    latest = {name: reading for name, (step, reading) in run.latest().items() if step == 4}
+    run.close()
+    for part, (one, two) in {"gradient": gradients[-2:], "update": updates[-2:]}.items():
+        cosine = torch.nn.functional.cosine_similarity(joined(one), joined(two), dim=0)
+        assert latest[f"grad.successive.{part}"].value == pytest.approx(float(cosine), rel=1e-6)
+    ratios = [float(updates[-1][n].norm() / weights[-2][n].norm()) for n in weights[0]]
+    assert latest["update.ratio"].value.tolist() == pytest.approx(ratios, rel=1e-5)
+    growth = [float(weights[-1][n].norm() / weights[0][n].norm()) for n in weights[0]]
+    assert latest["weights.norm.growth"].value.tolist() == pytest.approx(growth, rel=1e-5)
+    distance = [float((weights[-1][n] - weights[0][n]).norm()) for n in weights[0]]
+    assert latest["weights.norm.distance"].value.tolist() == pytest.approx(distance, rel=1e-5)
+    assert latest["overtraining"].details["best_step"] in (0, 4)
+
+
+def test_before_the_first_step_what_needs_steps_says_so(tmp_path):
+    path, _, _ = watched_steps(tmp_path, 1)
+    run = tv.open_run(path)
+    for name in ("grad.successive.gradient", "grad.successive.update", "update.ratio"):
+        assert "no training step" in run.missing(name).set_index("step").loc[0, "reason"]
+    assert "only one was recorded" in run.missing("grad.successive.update").set_index("step").loc[1, "reason"]
+    run.close()
