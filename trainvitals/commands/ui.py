@@ -1,0 +1,65 @@
+"""`trainvitals ui`: the dashboard in a browser of this machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainvitals.commands.dashboard_server import DEFAULT_PORT, free_port, is_loopback, serving, stop_on_terminate
+from trainvitals.commands.terminal import example, failed, say, wrong_usage
+
+Store = Annotated[str, typer.Option(help="Folder that holds the runs.")]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, help=f"Port; the first free one from {DEFAULT_PORT} on if left out.")
+]
+
+
+def ui(
+    store: Store = "runs/",
+    port: Port = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen on an address that others can reach, without a password.")
+    ] = False,
+) -> None:
+    """Show the runs of a folder in the browser, live; ends on Ctrl-C."""
+    if not is_loopback(host) and not insecure:
+        wrong_usage(
+            f"expected an address of this machine, such as 127.0.0.1, got --host {host}: the dashboard asks for no "
+            "password, so anyone who reaches that address reads every run; "
+            "forward the port over SSH, or add --insecure if that is meant"
+        )
+    if not Path(store).is_dir():
+        say(f"There is no folder {store} yet; the dashboard shows its runs as soon as there are some.")
+    stop_on_terminate()
+    with serving(store, host, pick_port(host, port)) as server:
+        say(f"Dashboard: {server.address}  (Ctrl-C stops it)")
+        wait_for_the_end(server.process.poll)
+
+
+def pick_port(host: str, port: int | None) -> int:
+    """Return the port that was asked for, or a free one.
+
+    Raises:
+        OSError: if the port that was asked for is taken.
+    """
+    if port is not None and free_port(host, port) != port:
+        raise OSError(f"expected a free port, got --port {port} that another program uses; try another, or leave it out")
+    return port if port is not None else free_port(host)
+
+
+def wait_for_the_end(poll) -> None:
+    """Wait for Ctrl-C. A server that ends by itself is a failure."""
+    try:
+        while (code := poll()) is None:
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return
+    failed(f"the dashboard ended by itself, with code {code}")
+
+
+COMMANDS = ((ui, example("trainvitals ui", "trainvitals ui --store experiments/ --port 8600")),)
