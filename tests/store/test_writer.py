@@ -317,6 +317,7 @@ FORK = """
     if child == 0:
         writer.append(Record(2, 0.0, scalars={"child": 1.0}))
         assert not writer.flush(0.1)
+        assert writer.num_dropped == 1  # refused: no queue grows here for ever
         writer.close()
         sys.exit(0)  # with atexit and all
     assert os.waitpid(child, 0)[1] == 0

@@ -179,7 +179,8 @@ class Saver:
                 (str(status), clean(message), now, num_dropped),
             )
             self._connection.execute("COMMIT")
-            self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+            # `execute` would stop after the first page: each is a row without columns, and ends the statement
+            self._connection.executescript("PRAGMA incremental_vacuum")
         except BaseException:
             self._roll_back()
             raise
