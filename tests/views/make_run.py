@@ -59,7 +59,8 @@ def readings(step: int, rng: np.random.Generator) -> dict[str, Reading]:
         "grad.noise_scale": Reading.absent("|G|² ≤ 0 at this step") if step % 70 == 0 else exact(10 * np.exp(t)),
         "stability.threshold": exact(76.0), "stability.sharpness": estimate(top, 0.02),
         "stability.ratio": estimate(top / 76.0, 0.001), "hessian.trace": estimate(20 * top, 0.5 * top),
-        "nc1": exact(10 * np.exp(-1.3 * t)), "nc3": exact(1.5 * np.exp(-0.6 * t)), "nc4": exact(max(0.0, 0.4 - 0.2 * t)),
+        "nc1": exact(10 * np.exp(-1.3 * t)), "nc3": exact(1.5 * np.exp(-0.6 * t)),
+        "nc4": exact(max(0.0, 0.4 - 0.2 * t)),
         **{f"nc2.{part}": exact(0.8 * np.exp(-0.5 * t) + 0.05 + abs(noise(0.005)))
            for part in ("norms_means", "norms_weights", "angles_means", "angles_weights")},
     }  # fmt: skip

@@ -69,7 +69,7 @@ def lines(
     height = _heights(parts, scale, references)
     figure = go.Figure()
     for reference in references:
-        _add_reference(figure, reference, span or _span(parts), height)
+        _add_reference(figure, reference, span or _span(parts), height, _free_side(parts, reference.value))
     traces = [(part, key, rows) for part in parts for key, rows in part.by_key().items()]
     for index, (part, key, rows) in enumerate(traces):
         _add_line(figure, _name(part, key, len(parts)), rows, part.missing, index, height, len(traces) == 1)
@@ -198,10 +198,18 @@ def _add_missing(figure: go.Figure, part: Measured) -> None:
     )  # fmt: skip
 
 
-def _add_reference(figure: go.Figure, reference: ReferenceLine, span: Span, height: ValueAxis) -> None:
+def _free_side(parts: Sequence[Measured], level: float) -> int:
+    """Return 0 (left) or 1 (right): where the first metric is farther from the level, its label has room."""
+    values = parts[0].finite()["value"].to_numpy(float)
+    return int(not values.size or abs(values[-1] - level) >= abs(values[0] - level))
+
+
+def _add_reference(figure: go.Figure, reference: ReferenceLine, span: Span, height: ValueAxis, side: int) -> None:
     """Draw a published level, or a band between two, with its label; the source is in the hover text."""
     first, last = span
     low = float(height.of(np.array([reference.value]))[0])
+    if not np.isfinite(low):  # a level of 0 has no place on a logarithmic axis
+        return
     words, hover = label(reference.label, 60), label(f"{reference.label}: {reference.source}")
     if reference.upper is not None:
         high = float(height.of(np.array([reference.upper]))[0])
@@ -215,8 +223,9 @@ def _add_reference(figure: go.Figure, reference: ReferenceLine, span: Span, heig
         customdata=[hover] * 3, hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
     figure.add_annotation(
-        x=1, xref="x domain", xanchor="right", y=np.log10(low) if height.is_log else low, yanchor="bottom",
-        text=words, hovertext=hover, showarrow=False, font={"size": 11, "color": palette.REFERENCE},
+        x=side, xref="x domain", xanchor="right" if side else "left",
+        y=np.log10(low) if height.is_log else low, yanchor="bottom", text=words, hovertext=hover,
+        showarrow=False, font={"size": 11, "color": palette.REFERENCE},
     )  # fmt: skip
 
 

@@ -47,35 +47,25 @@ def ticks(values: np.ndarray, linear: float) -> tuple[list[float], list[str]]:
 def round_numbers(values: np.ndarray, smallest: float = 0.0, most: int = 7) -> list[float]:
     """Return at most about `most` round numbers that lie evenly on a logarithmic axis over the values.
 
-    Numbers nearer to zero than `smallest` are left out, zero itself is not.
+    Zero, and no other number up to `smallest`, is among them if the values lie on both sides of it.
 
-    >>> round_numbers(np.array([3.0, 80.0])), round_numbers(np.array([-0.2, 0.0, 350.0]), 0.1)
-    ([5.0, 10.0, 20.0, 50.0], [-0.1, 0.0, 0.1, 1.0, 10.0, 100.0])
+    >>> round_numbers(np.array([3.0, 80.0])), round_numbers(np.array([-2.0, 0.0, 350.0]), 0.1)
+    ([5.0, 10.0, 20.0, 50.0], [-1.0, 0.0, 1.0, 10.0, 100.0])
     """
     finite = np.asarray(values, float)
     finite = finite[np.isfinite(finite)]
-    if not finite.size:
+    sizes = np.abs(finite[finite != 0])
+    if not sizes.size:
         return [0.0]
     low, high = float(finite.min()), float(finite.max())
+    first, last = (int(np.floor(np.log10(max(size, smallest, 1e-300)))) for size in (sizes.min(), sizes.max()))
     for mantissas, stride in (((1, 2, 5), 1), *(((1,), stride) for stride in (1, 2, 3, 5, 10, 20, 50, 100))):
-        up, down = (_powers(side, smallest, finite, mantissas, stride) for side in (high, -low))
-        found = [n for n in (*(-n for n in reversed(down)), 0.0, *up) if low <= n <= high]
+        powers = [float(f"{m}e{k}") for k in range(last, first - 1, -stride) for m in mantissas]
+        away = [n for n in powers if n > smallest]  # the axis is linear nearer to zero: no room for labels
+        found = sorted(n for n in (*(-n for n in away), 0.0, *away) if low <= n <= high)
         if len(found) <= most:
             break
     return found if len(found) >= 2 else sorted({low, *found, high})
-
-
-def _powers(
-    largest: float, smallest: float, finite: np.ndarray, mantissas: tuple[int, ...], stride: int
-) -> list[float]:
-    """Return m · 10^k up to the largest, from the smallest size that is drawn."""
-    if largest <= 0:
-        return []
-    sizes = np.abs(finite[finite != 0])
-    first = int(np.floor(np.log10(max(float(sizes.min()), smallest, 1e-300))))
-    last = int(np.floor(np.log10(largest)))
-    found = (float(f"{m}e{k}") for k in range(last, first - 1, -stride) for m in mantissas)
-    return sorted(n for n in found if smallest <= n <= largest)
 
 
 def power_label(value: float) -> str:

@@ -14,9 +14,9 @@ class ValueAxis:
     def __init__(self, scale: str, values: np.ndarray) -> None:
         finite = values[np.isfinite(values)]
         positive = finite[finite > 0]
-        one_sided = finite.size > 0 and positive.size == finite.size  # a symmetric axis needs two sides
-        self.is_log = scale == Scale.LOG or (scale == Scale.SYMLOG and one_sided)
-        self.is_symlog = scale == Scale.SYMLOG and not one_sided
+        if scale == Scale.SYMLOG:  # a symmetric axis needs two sides, or decades
+            scale = _of_one_sign(finite)
+        self.is_log, self.is_symlog = scale == Scale.LOG, scale == Scale.SYMLOG
         self.linear = threshold(finite) if self.is_symlog else 1.0
         self.floor = float(positive.min()) / 2 if positive.size else 1e-12
         self.layout = self._layout(finite, positive)
@@ -43,3 +43,12 @@ class ValueAxis:
     def clipped(self, values: np.ndarray) -> np.ndarray:
         """The same for the edge of a band: on a logarithmic axis it ends at the floor."""
         return self.of(np.maximum(values, self.floor) if self.is_log else values)
+
+
+def _of_one_sign(finite: np.ndarray) -> Scale:
+    """Return the plainest scale that serves a symmetric logarithm's purpose on these values."""
+    if finite.size and finite.min() > 0:
+        return Scale.LOG
+    if finite.size and finite.max() < 0 and finite.min() > 10 * finite.max():
+        return Scale.LINEAR
+    return Scale.SYMLOG

@@ -1,0 +1,216 @@
+"""The dashboard in headless Chromium: charts drawn, live points, links, hostile names."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import make_run
+import pytest
+from conftest import APP, HOSTILE
+
+from trainvitals.schema import Chart, Description, Question, Reading, Record, Status
+from trainvitals.store.writer import RunWriter
+from trainvitals.views.dashboard import ORDER
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+SCREENSHOTS = APP.parent / "screenshots"
+PATHS = [path for *_, path in ORDER]
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+
+
+@contextlib.contextmanager
+def served(store: Path):
+    """Serve the dashboard of a store folder on a free port; yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port), "--", "--store", store]
+    server = subprocess.Popen(list(map(str, command)), cwd=APP.parent, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(lambda: urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).status == 200, 60)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def wait_for(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        assert time.monotonic() < end, f"nothing within {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def finished(store):
+    with served(store) as address:
+        yield address
+
+
+def opened(page, address: str):
+    page.goto(address)
+    page.get_by_text("step", exact=False).first.wait_for(timeout=30_000)
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=30_000)
+    return page
+
+
+def assert_no_errors(page) -> None:
+    assert page.locator("[data-testid=stException]").count() == 0
+    assert page.get_by_text("cannot be drawn").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path or "first")
+def test_every_page_draws_its_charts(browser, finished, path, scheme):
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, color_scheme=scheme)
+    page = opened(context.new_page(), f"{finished}/{path}")
+    assert_no_errors(page)
+    drawn = page.locator(".js-plotly-plot .main-svg").count()
+    assert drawn >= 2
+    page.wait_for_timeout(1000)  # fonts and sizes settle before the picture
+    page.screenshot(path=SCREENSHOTS / f"{path or 'first'}-{scheme}.png")
+    context.close()
+
+
+def test_a_phone_shows_the_cards_below_each_other(browser, finished):
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    page = opened(context.new_page(), f"{finished}/overfitting")
+    assert_no_errors(page)
+    boxes = [plot.bounding_box() for plot in page.locator(".js-plotly-plot").all()[:2]]
+    assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"] / 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.screenshot(path=SCREENSHOTS / "overfitting-phone.png")
+    context.close()
+
+
+def test_a_link_opens_the_same_view(page, browser, store, finished):
+    make_run.record_run(store, "another", 40)
+    opened(page, f"{finished}/sharpness")
+    assert "run=another" in page.url or "run=digits" in page.url
+    page.get_by_text("Which weights grow?").first.click()
+    page.wait_for_url("**/weights?run=*")
+    link = page.url
+    context = browser.new_context()
+    other = opened(context.new_page(), link)
+    assert other.url == link
+    assert other.get_by_role("heading", name="Which weights grow?").count() == 1
+    context.close()
+
+
+def test_an_address_of_a_foreign_host_is_refused(finished):
+    request = urllib.request.Request(f"{finished}/_stcore/stream", headers={"Host": "evil.example", **_UPGRADE})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=5)
+    assert refused.value.code in {400, 403}
+
+
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+
+
+def last_x(page) -> float:
+    """The last step of the page's first chart."""
+    return page.evaluate(
+        "Math.max(...document.querySelector('.js-plotly-plot')._fullData.flatMap(t => Array.from(t.x || [0])))"
+    )
+
+
+@pytest.fixture
+def live(tmp_path):
+    """A child process that writes a point each half second: its process, and the store folder."""
+    environment = {**os.environ, "PYTHONPATH": str(APP.parent)}
+    child = subprocess.Popen([sys.executable, str(Path(make_run.__file__)), str(tmp_path), "--live", "60"],
+                             stdout=subprocess.PIPE, text=True, env=environment)  # fmt: skip
+    child.stdout.readline()  # the run's id
+    yield child, tmp_path
+    child.kill()
+    child.wait()
+    child.stdout.close()
+
+
+def test_a_live_point_appears_within_three_seconds_and_zoom_stays(page, live):
+    child, folder = live
+    with served(folder) as address:
+        opened(page, f"{address}/overfitting")
+        for _ in range(4):
+            step = int(child.stdout.readline())
+        start = time.monotonic()
+        wait_for(lambda: last_x(page) >= step, 3.0)
+        assert time.monotonic() - start <= 3.0
+        page.evaluate("document.querySelector('.js-plotly-plot').dispatchEvent(new Event('x'))")
+        box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 20, steps=5)
+        page.mouse.up()
+        zoomed = x_range(page)
+        seen = last_x(page)
+        wait_for(lambda: last_x(page) > seen, 5.0)
+        assert x_range(page) == zoomed
+        assert_no_errors(page)
+
+
+def x_range(page) -> list[float]:
+    return page.evaluate("Array.from(document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range)")
+
+
+def test_a_killed_run_is_shown_as_crashed_and_a_new_one_appears_in_the_picker(page, live):
+    child, folder = live
+    with served(folder) as address:
+        opened(page, f"{address}/overfitting")
+        page.get_by_text("live", exact=True).first.wait_for()
+        child.kill()
+        page.get_by_text("crashed", exact=True).first.wait_for(timeout=30_000)
+        make_run.record_run(folder, "latecomer", 20)
+        page.wait_for_timeout(5000)
+        page.locator("[data-testid=stSelectbox] input").click()
+        page.get_by_text("latecomer").first.wait_for(timeout=5000)
+
+
+def test_hostile_names_are_inert(page, tmp_path):
+    describe = [Description("odd", HOSTILE, q, HOSTILE, unit=HOSTILE, formula=HOSTILE, chart=Chart.HEATMAP, keys=HOSTILE)
+                for q in [Question.WEIGHTS]]  # fmt: skip
+    writer = RunWriter.create(tmp_path, HOSTILE, {}, {"odd": describe[0], **make_run.descriptions()})
+    for step in (0, 1):
+        writer.append(Record(step, time.time(), {"odd": Reading(value=[1.0, 2.0], keys=(HOSTILE, "b"))}, {HOSTILE: 1.0}))
+    writer.close(Status.FINISHED)
+    with served(tmp_path) as address:
+        for path in ("weights", ""):
+            opened(page, f"{address}/{path}")
+            page.wait_for_timeout(1000)
+            assert page.evaluate("window.hacked") is None
+            assert page.locator("img[src='x']").count() == 0
+            assert page.locator("a[href^='javascript']").count() == 0
+            assert_no_errors(page)
+    page.screenshot(path=SCREENSHOTS / "hostile.png")
