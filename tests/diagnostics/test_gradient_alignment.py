@@ -164,6 +164,8 @@ def test_average_over_measurements_is_of_each_part_before_the_ratio():
     reading = averaged.measure(second)
     trace, square = ((a.details[k] + 2 * b.details[k]) / 3 for k in ("trace_covariance", "gradient_norm_squared"))
     assert reading.value == pytest.approx(trace / square, rel=1e-12)
+    assert reading.details["trace_covariance"] == pytest.approx(trace, rel=1e-12)
+    assert reading.details["gradient_norm_squared"] == pytest.approx(square, rel=1e-12)
     assert reading.error is None
     assert "not independent" in reading.details["without_error"]
     assert plain.measure(first).value == a.value

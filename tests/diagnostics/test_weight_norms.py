@@ -72,7 +72,7 @@ def test_a_reference_that_does_not_fit_is_a_reason(now, start, change, words):
 
 def test_distance_keeps_its_digits_in_float32():
     start = {"w": normal(1000, dtype=torch.float32)}
-    now = {"w": start["w"] + 1e-4}
+    now = {"w": -2.9 * start["w"] + 0.1}  # far enough for a difference in float32 to round
     distance = WeightNorms().measure(FakeSnapshot(parameters=now, initial_parameters=start))["distance"].value[0]
     assert float(distance) == pytest.approx(norm(now["w"].double() - start["w"].double()), rel=1e-12)
 
