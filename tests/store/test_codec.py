@@ -106,6 +106,27 @@ def test_arrays_of_anything_else_are_refused(array):
         codec.encode_array(array)
 
 
+def blobs():
+    numbers = np.random.default_rng(0).normal(size=8)
+    axis = codec.encode_axis(np.arange(8), np.arange(8), numbers)
+    yield codec.encode_chunk(axis, numbers), codec.decode_chunk
+    yield codec.encode_frames(Frames(np.arange(8), np.arange(8), numbers, numbers[:, None])), codec.decode_frames
+    yield codec.encode_arrays({"value": numbers}), codec.decode_arrays
+
+
+@pytest.mark.parametrize(("data", "decode"), list(blobs()), ids=["chunk", "frames", "arrays"])
+def test_any_flipped_bit_and_any_cut_is_noticed(data, decode):
+    decode(data)
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(codec.DamagedError):
+            decode(bytes(damaged))
+    for length in range(len(data)):
+        with pytest.raises(codec.DamagedError):
+            decode(data[:length])
+
+
 def points_of(*values):
     n = len(values)
     return Points(np.arange(n), np.arange(n) * 10, np.zeros(n), np.array(values, float))

@@ -188,6 +188,26 @@ def _untranspose(raw: bytes, dtype: np.dtype) -> NDArray:
 # ---- frames and chunks
 
 
+class DamagedError(ValueError):
+    """A blob is not what was written: its checksum differs."""
+
+
+def _seal(data: bytes) -> bytes:
+    return _LENGTH.pack(zlib.crc32(data)) + data
+
+
+def _unseal(data: bytes) -> bytes:
+    """Check and remove the checksum.
+
+    Raises:
+        DamagedError: if a bit of the blob has changed.
+    """
+    body = data[_LENGTH.size :]
+    if len(data) < _LENGTH.size or _LENGTH.unpack_from(data)[0] != zlib.crc32(body):
+        raise DamagedError("a block of points does not match its checksum")
+    return body
+
+
 def _pack(*parts: bytes) -> bytes:
     return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
 
@@ -206,12 +226,12 @@ def encode_frames(frames: Frames) -> bytes:
     """Return frames as one block: their axis, then a float32 or float64 row a frame, not compressed."""
     values = narrowest(np.ascontiguousarray(frames.values, "<f8"))
     head = _ROWS.pack(values.itemsize, values.shape[1])
-    return _pack(encode_axis(frames.seq, frames.step, frames.time), head, values.tobytes())
+    return _seal(_pack(encode_axis(frames.seq, frames.step, frames.time), head, values.tobytes()))
 
 
 def decode_frames(data: bytes) -> Frames:
-    """Undo `encode_frames`."""
-    axis, head, raw = _unpack(data)
+    """Undo `encode_frames`. Raises `DamagedError` if a bit has changed."""
+    axis, head, raw = _unpack(_unseal(data))
     seq, step, time = decode_axis(axis)
     width, num_series = _ROWS.unpack(head)
     values = widen(np.frombuffer(raw, f"<f{width}"))
@@ -231,12 +251,12 @@ def decode_axis(data: bytes) -> tuple[Ints, Ints, Floats]:
 
 def encode_chunk(axis: bytes, value: Floats) -> bytes:
     """Return a chunk's body from its encoded axis (shared by the series of a layout) and its values."""
-    return _pack(axis, encode_floats(value))
+    return _seal(_pack(axis, encode_floats(value)))
 
 
 def decode_chunk(data: bytes) -> Points:
-    """Undo `encode_chunk`."""
-    axis, value = _unpack(data)
+    """Undo `encode_chunk`. Raises `DamagedError` if a bit has changed."""
+    axis, value = _unpack(_unseal(data))
     return Points(*decode_axis(axis), decode_floats(value))
 
 
@@ -301,10 +321,10 @@ def decode_array(data: bytes) -> NDArray:
 
 def encode_arrays(arrays: Mapping[str, NDArray]) -> bytes:
     """Return named arrays as one blob."""
-    return _pack(*(part for name, array in arrays.items() for part in (name.encode(), encode_array(array))))
+    return _seal(_pack(*(part for name, array in arrays.items() for part in (name.encode(), encode_array(array)))))
 
 
 def decode_arrays(data: bytes) -> dict[str, NDArray]:
-    """Undo `encode_arrays`."""
-    parts = _unpack(data)
+    """Undo `encode_arrays`. Raises `DamagedError` if a bit has changed."""
+    parts = _unpack(_unseal(data))
     return {name.decode(): decode_array(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}

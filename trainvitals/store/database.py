@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import struct
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainvitals.store.codec import DamagedError
 from trainvitals.store.errors import StoreError
 from trainvitals.store.migrations import check_version
 from trainvitals.store.schema_sql import APPLICATION_ID
@@ -53,7 +52,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     connection, scratch = _connect_reader(path)
     try:
         yield connection
-    except (sqlite3.DatabaseError, zlib.error, struct.error, UnicodeDecodeError) as error:
+    except (sqlite3.DatabaseError, DamagedError, UnicodeDecodeError) as error:
         raise _unreadable(path, f"it is damaged ({type(error).__name__}: {error})") from error
     finally:
         connection.close()
