@@ -1,16 +1,18 @@
-"""The price of watching: a share of wall time, spent so that each diagnostic gets its part of it.
+"""The price of watching: a share of wall time, spent so that each kind of diagnostic gets its part of it.
 
-Every diagnostic has an account. Income, `share` seconds for each second of wall time, is split evenly among
-the accounts that cannot yet pay their next measurement; a measurement that is due is taken when its account
-covers what it cost before, and pays what it really costs. So cheap diagnostics are measured whenever they are
-due and spectra as seldom as they must be, none starves another, and the sum stays within the share but for
-the measurement in hand. This is deficit round robin (Shreedhar and Varghese 1995) with seconds for bytes.
+Diagnostics that share their dearest work (one forward pass, one set of per-sample gradients, Hessian
+products) form a bundle and are measured together: that is what makes them cheap. Every bundle has an account.
+Income, `share` seconds for each second of wall time, is split evenly among the accounts that cannot yet pay
+for what is due in them; a bundle is measured when its account covers what it cost before, and pays what it
+really costs. So cheap bundles are measured often and spectra as seldom as they must be, none starves another,
+and the sum stays within the share but for the measurement in hand and the first one, which finds the prices
+and is paid back. This is deficit round robin (Shreedhar and Varghese 1995) with seconds for bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # A new cost counts for as much as all before it: probes get dearer or cheaper as spectra change.
 _COST_MEMORY = 0.5
@@ -39,12 +41,14 @@ def parse_share(budget: str | float) -> float:
 
 @dataclass
 class _Account:
+    prices: dict[str, float | None]  # seconds of one measurement by diagnostic, None until there was one
     credit: float = 0.0  # seconds
-    price: float | None = None  # seconds of one measurement, None until there was one
+    asked: set[str] = field(default_factory=set)  # due, or was due and could not be paid
 
     @property
     def lacks(self) -> float:
-        return 0.0 if self.price is None else max(0.0, self.price - self.credit)
+        """Seconds that are missing to measure all that is asked for."""
+        return max(0.0, sum(self.prices[name] or 0.0 for name in self.asked or self.prices) - self.credit)
 
 
 class Budget:
@@ -52,14 +56,16 @@ class Budget:
 
     Args:
         share: of wall time, 0 < share ≤ 1.
-        names: the diagnostics that share it.
+        bundles: the name of its bundle for each diagnostic.
         now: the clock at the start, in seconds.
     """
 
-    def __init__(self, share: float, names: Iterable[str], now: float) -> None:
+    def __init__(self, share: float, bundles: Mapping[str, str], now: float) -> None:
         self.share = share
-        self._accounts = {name: _Account() for name in names}
-        self._waiting: set[str] = set()
+        self._bundles = dict(bundles)
+        self._accounts: dict[str, _Account] = {}
+        for name, bundle in bundles.items():
+            self._accounts.setdefault(bundle, _Account({})).prices[name] = None
         self._time = now
 
     def chosen(self, due: Iterable[str], now: float, *, momentary: frozenset[str] = frozenset()) -> list[str]:
@@ -68,20 +74,24 @@ class Budget:
         The first measurement of each is always taken: it finds the price, and is owed. `momentary` ones
         exist only at their step: they are dropped instead of waiting.
         """
+        for name in due:
+            self._accounts[self._bundles[name]].asked.add(name)
         self._earn(now)
-        due = set(due)
-        asked = [name for name in self._accounts if name in due or name in self._waiting]
-        taken = [name for name in asked if self._accounts[name].lacks == 0.0]
-        self._waiting = set(asked) - set(taken) - momentary
+        taken: list[str] = []
+        for account in self._accounts.values():
+            new = {name for name in account.asked if account.prices[name] is None}
+            ready = account.asked if account.lacks == 0.0 else new
+            taken += [name for name in account.prices if name in ready]
+            account.asked = account.asked - ready - momentary
         return taken
 
     def pay(self, seconds: Mapping[str, float]) -> None:
         """Charge what measurements cost, and remember it as their price."""
         for name, cost in seconds.items():
-            account = self._accounts[name]
+            account = self._accounts[self._bundles[name]]
             account.credit -= cost
-            before = cost if account.price is None else account.price
-            account.price = _COST_MEMORY * before + (1 - _COST_MEMORY) * cost
+            before = account.prices[name]
+            account.prices[name] = cost if before is None else _COST_MEMORY * before + (1 - _COST_MEMORY) * cost
 
     def _earn(self, now: float) -> None:
         """Split the income since the last call among the accounts that lack money, evenly, to the last."""

@@ -136,7 +136,8 @@ class Watch:
         self._writer = writer
         self._started = time.perf_counter()
         self._seconds_measuring = 0.0
-        self._budget = None if share is None else Budget(share, self._diagnostics, self._started)
+        bundles = {d.name: d.cost() for d in diagnostics}
+        self._budget = None if share is None else Budget(share, bundles, self._started)
         self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
         self._warned: set[str] = set()
         self._handles: list[Any] = []

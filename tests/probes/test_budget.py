@@ -14,7 +14,7 @@ from trainvitals.probes.budget import Budget, parse_share
 def simulate(share, prices, num_steps=20_000, step_seconds=0.01, intervals=None):
     """Run a clock of our own: each step takes its time, each measurement its price."""
     now, spent, counts = 0.0, 0.0, dict.fromkeys(prices, 0)
-    budget = Budget(share, prices, now)
+    budget = Budget(share, {name: name for name in prices}, now)
     for step in range(num_steps):
         due = [name for name in prices if step % (intervals or {}).get(name, 1) == 0]
         taken = budget.chosen(due, now)
@@ -54,11 +54,24 @@ def test_nothing_is_measured_more_often_than_it_is_due():
 
 
 def test_what_waits_is_taken_later_and_what_is_momentary_is_dropped():
-    budget = Budget(0.1, ["wait", "drop"], now=0.0)
+    budget = Budget(0.1, {"wait": "a", "drop": "b"}, now=0.0)
     assert budget.chosen(["wait", "drop"], 0.0) == ["wait", "drop"]
     budget.pay({"wait": 1.0, "drop": 1.0})
     assert budget.chosen(["wait", "drop"], 1.0, momentary=frozenset(["drop"])) == []
     assert budget.chosen([], 100.0) == ["wait"]
+
+
+def test_what_shares_its_work_is_measured_together():
+    budget = Budget(0.1, {"top": "products", "bottom": "products", "loss": "forward"}, now=0.0)
+    assert budget.chosen(["top", "bottom", "loss"], 0.0) == ["top", "bottom", "loss"]
+    budget.pay({"top": 2.0, "bottom": 0.0, "loss": 0.01})  # the shared run is on the first one's bill
+    now, taken = 0.0, []
+    while not {"top", "bottom"} & set(taken):
+        now += 0.1
+        taken = budget.chosen(["top", "bottom"], now)
+        budget.pay(dict.fromkeys(taken, 0.01))
+    assert {"top", "bottom"} <= set(taken)
+    assert now == pytest.approx(40, rel=0.1)  # 2 s owed and 2 s to come, at a tenth of the time
 
 
 @pytest.mark.parametrize("budget", ["5", "0%", -0.1, "much", 1.5, "150%", [1]])
