@@ -26,13 +26,19 @@ for _command, _epilog in (*demo.COMMANDS, *ui.COMMANDS, *runs.COMMANDS, *metrics
     app.command(name=_command.__name__, epilog=_epilog)(one_line_errors(_command))
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _say_version(wanted: bool) -> None:
+    if wanted:
         say(trainvitals.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    pass  # the option's callback has done it
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def _environment(host: str) -> dict[str, str]:
     settings = {_variable(name): str(value).lower() if isinstance(value, bool) else str(value)
                 for name, value in names.items()}  # fmt: skip
     home = Path(trainvitals.__file__).parent.parent
-    is_checkout = (home / "pyproject.toml").exists()  # site-packages is on the path anyway, and behind the standard library
+    is_checkout = (home / "pyproject.toml").exists()  # site-packages is on the path without this
     path = [os.environ.get("PYTHONPATH"), str(home) if is_checkout else None]
     return {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 

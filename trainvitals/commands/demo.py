@@ -50,8 +50,11 @@ def demo(
 
 
 def _train(recipe: Recipe, store: str) -> str:
+    import torch
+
     from trainvitals.demo import train
 
+    torch.set_num_threads(1)  # batches this small are slower on two; six times slower where the cores are shared
     started = time.perf_counter()
     with _progress(recipe.num_steps) as advance:
         run_id = train(recipe, store, advance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -47,11 +48,11 @@ def pick_port(host: str, port: int | None) -> int:
         OSError: if the port that was asked for is taken.
     """
     if port is not None and free_port(host, port) != port:
-        raise OSError(f"expected a free port, got --port {port} that another program uses; try another, or leave it out")
+        raise OSError(f"expected a free port, got --port {port} that is taken; try another, or leave it out")
     return port if port is not None else free_port(host)
 
 
-def wait_for_the_end(poll) -> None:
+def wait_for_the_end(poll: Callable[[], int | None]) -> None:
     """Wait for Ctrl-C. A server that ends by itself is a failure."""
     try:
         while (code := poll()) is None:
