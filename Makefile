@@ -12,7 +12,7 @@ DEV := $(VENV)/.dev-installed
 TYPES := build/typecheck
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint types bench screenshots clean
+.PHONY: help demo test test-slow test-all lint types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ types: $(DEV) ## Check types
 	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python $(TYPES)/trainvitals
 
 bench: $(DEV) ## Run every benchmark, one after the other
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
 
 clean: ## Remove the environment and everything built; recorded runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -81,8 +81,10 @@ def test_headless_prints_the_run_and_the_summary_and_overfits(tmp_path):
 
 @pytest.mark.slow
 def test_the_dashboard_is_up_while_it_trains_and_ctrl_c_ends_both(tmp_path):
-    process = subprocess.Popen([sys.executable, "-m", "trainvitals", "demo", "--store", str(tmp_path)],
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainvitals", "demo", "--store", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+    )  # fmt: skip
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline()).group()
         while "step" not in process.stdout.readline():

@@ -71,7 +71,8 @@ def flat(table: dict, prefix: str = ""):
 
 def test_streamlit_reads_the_settings_from_their_variables():
     code = "import sys\nfrom streamlit.web.cli import main\nmain(['config', 'show'], standalone_mode=False)\n"
-    code += f"import streamlit.config as c\nprint({{k: c.get_option(k) for k in {[*SETTINGS, 'server.allowedHosts']!r}}})"
+    names = [*SETTINGS, "server.allowedHosts"]
+    code += f"import streamlit.config as c\nprint({{k: c.get_option(k) for k in {names!r}}})"
     done = subprocess.run([sys.executable, "-c", code], env=dashboard_server._environment(LOCAL), capture_output=True,
                           text=True, check=True, cwd="/")  # fmt: skip
     found = ast.literal_eval(done.stdout.strip().splitlines()[-1])

@@ -28,7 +28,7 @@ def test_an_unknown_name_gives_near_ones():
 def test_options_reach_the_diagnostic_and_unknown_ones_are_refused():
     (top,) = select({"hessian.top": {"k": 2}})
     assert top.k == 2
-    with pytest.raises(ValueError, match="hessian.top"):
+    with pytest.raises(ValueError, match=r"hessian\.top"):
         select({"hessian.top": {"no_such_option": 2}})
     with pytest.raises(ValueError, match="that are measured"):
         select(["oui"], {"hessian.top": {"k": 2}})
