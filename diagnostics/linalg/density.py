@@ -105,7 +105,7 @@ def symlog_edges(lowest: float, highest: float, sigma: float, num_cells: int) ->
     """Return G + 1 edges, even in asinh(t / 5σ): fine around 0, widening as a logarithm outside."""
     unit = 5 * sigma
     ends = np.arcsinh(np.array([lowest - TAIL * sigma, highest + TAIL * sigma]) / unit)
-    return unit * np.sinh(np.linspace(*ends, num_cells + 1))
+    return unit * np.sinh(np.linspace(float(ends[0]), float(ends[1]), num_cells + 1))
 
 
 def _quadrature(
