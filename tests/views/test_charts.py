@@ -56,8 +56,8 @@ def test_a_line_has_its_points_unit_and_step_axis():
     assert (line["x"], line["y"]) == ([0, 10, 20], [3, 2, 1])
     assert figure["layout"]["yaxis"]["title"]["text"] == "loss"
     assert figure["layout"]["xaxis"]["title"]["text"] == "step"
-    assert figure["layout"]["xaxis"]["range"][0] <= 0
-    assert figure["layout"]["xaxis"]["range"][1] >= 100
+    assert trace(figure, "span")["x"] == [0, 100]
+    assert "range" not in figure["layout"]["xaxis"]  # a range that changes would undo the reader's zoom
     assert figure["layout"]["uirevision"] == "r"
 
 
@@ -174,9 +174,10 @@ def test_growth_is_coloured_around_one():
 
 
 def test_cells_without_a_colour_are_crossed_out():
-    table = pd.concat([points([0, 1], [1.0, np.inf], key="a"), points([0, 1], [1.0, 2.0], key="b")])
+    table = pd.concat([points([0, 1], [1.0, np.inf], key="a"), points([0, 1], [np.nan, 2.0], key="b"),
+                       points([0], [3.0], key="c")])  # fmt: skip
     figure = as_dict(charts.heatmap(Measured(described(), table)))
-    assert trace(figure, "not drawn")["customdata"] == ["a: Inf"]
+    assert trace(figure, "not drawn")["customdata"] == ["a: Inf", "b: NaN"]  # c was not measured at 1
 
 
 def test_many_keys_of_lines_become_a_heatmap():
@@ -231,3 +232,9 @@ def test_hostile_text_is_escaped_wherever_plotly_reads_it(chart):
     assert "<img" not in text
     assert "$x$" not in text
     assert "&lt;img" in text
+
+
+def test_the_turn_is_marked_only_inside_the_span():
+    parts = [Measured(described(), points([0, 10], [1, 2]))]
+    shown = [len(charts.lines(parts, marks=[(step, "lowest")], span=(0, 10)).layout.shapes) for step in (5, 50)]
+    assert shown == [1, 0]

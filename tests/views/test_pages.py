@@ -184,6 +184,16 @@ def test_the_address_chooses_the_run_and_keeps_it(open_app, tmp_path):
     assert "first" in texts(app)
 
 
+def test_chosen_steps_cut_the_charts(open_app, store):
+    app = open_app(store, next(p for p in PAGES if p.stem == "which_weights_grow"))
+    app.number_input(key="from").set_value(1000).run()
+    assert not app.exception
+    assert charts(app) == 0
+    assert all("chosen steps" in info.value for info in app.info)
+    app.number_input(key="from").set_value(50).run()
+    assert charts(app) >= 2
+
+
 def test_picking_a_run_puts_it_in_the_address(open_app, tmp_path):
     first = make_run.record_run(tmp_path, "first", 20)
     make_run.record_run(tmp_path, "second", 20)

@@ -100,23 +100,28 @@ def show(view: RunView, item: Card) -> None:
 def _chart(view: RunView, item: Card) -> None:
     recorded = [name for name in item.names if name in view.latest]
     reasons = {view.latest[name][1].missing for name in recorded} - {None}
-    if all(view.points(name).empty and not _has_density(view, name) for name in recorded):
+    if all(view.points(name).empty for name in recorded):
         st.info(f"Undefined so far: {plain('; '.join(sorted(map(str, reasons))) or 'no value yet')}")
         return
+    if all(_is_out_of_view(view, name) for name in recorded):
+        st.info("Nothing was measured in the chosen steps.")
+        return
     what = hashlib.sha1(repr((view.run.id, item.title, item.names)).encode(), usedforsecurity=False).hexdigest()[:16]
-    figure = view.once(f"figure {what}", (view.token(*recorded), view.span), lambda: item.draw(view, what))
+    figure = view.once(f"figure {what}", (view.token(*recorded), view.span, view.window), lambda: item.draw(view, what))
     st.plotly_chart(figure, key=f"chart-{what}", config=CHART_CONFIG, alt=plain(item.title))
     if reasons:
         st.caption(f"Undefined at the last measurement: {plain('; '.join(sorted(map(str, reasons))))}")
 
 
-def _has_density(view: RunView, name: str) -> bool:
-    return view.descriptions[name].chart == Chart.WATERFALL and len(view.spectra(name)) > 0
+def _is_out_of_view(view: RunView, name: str) -> bool:
+    if view.descriptions[name].chart == Chart.WATERFALL:
+        return view.spectra(name).empty
+    return view.measured(name).points.empty
 
 
 def _definition(description: Description) -> None:
-    title, name = plain(description.title), _code(description.name)
-    st.markdown(f"**{title}** · `{name}`, definition version {description.version}")
+    title, name = plain(description.title), plain(description.name)
+    st.markdown(f"**{title}** · {name}, definition version {description.version}")
     if description.formula:
         st.latex(latex(description.formula))
     lines = [("Shows", description.summary), ("Unit", _unit(description.unit)), ("Undefined", description.undefined),
@@ -128,7 +133,3 @@ def _definition(description: Description) -> None:
 def _unit(unit: str) -> str:
     return "dimensionless" if unit == "1" else unit
 
-
-def _code(name: str) -> str:
-    """Return a name for a code span: no backtick ends it."""
-    return name.replace("`", "ˋ")[:120]

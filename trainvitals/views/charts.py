@@ -60,7 +60,7 @@ def lines(
         references: levels with their source; those of all descriptions by default.
         marks: (step, text) of vertical lines.
         span: steps of the axis.
-        revision: zoom is kept as long as this text is the same.
+        revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
     """
     scale = scale or parts[0].description.scale
     if references is None:
@@ -77,6 +77,8 @@ def lines(
         _add_missing(figure, part)
     span = span or _span(parts)
     for step, text in marks:
+        if not span[0] <= step <= span[1]:
+            continue
         side = "right" if step > sum(span) / 2 else "left"  # of the text: it stays inside the chart
         figure.add_vline(x=step, line={"color": palette.REFERENCE, "width": 1, "dash": "dot"}, annotation={
             "text": label(text), "font": {"size": 11}, "yanchor": "top", "xanchor": side})  # fmt: skip
@@ -238,9 +240,9 @@ def heatmap(
         measured: one row per step and key.
         centre: the value in the middle of two colours, 1 for growth; one colour scale by default.
         span: steps of the axis.
-        revision: zoom is kept as long as this text is the same.
+        revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
     """
-    keys, x, z = _grid(measured)
+    keys, x, z, known = _grid(measured)
     height = ValueAxis(measured.description.scale, z.ravel())
     colours = np.log10(height.of(z)) if height.is_log else height.of(z)
     texts = np.vectorize(lambda v: label(number(v)), otypes=[object])(z) if z.size else z
@@ -251,7 +253,7 @@ def heatmap(
         text=[[name] * len(x) for name in names], hovertemplate="%{text}<br>step %{x}: %{customdata}<extra></extra>",
         **_colour_scale(colours, z, height, measured.description, centre),
     )  # fmt: skip
-    _mark_cells(figure, names, x, z, colours)
+    _mark_cells(figure, names, x, z, known & ~np.isfinite(colours))
     _add_missing(figure, measured)
     _layout(figure, measured.description, span or _span([measured]), revision)
     figure.update_layout(
@@ -263,16 +265,17 @@ def heatmap(
     return figure
 
 
-def _grid(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the keys (K,), the steps (T,) and the values (K, T), NaN where nothing was measured."""
+def _grid(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Return the keys (K,), the steps (T,), the values (K, T) and which of them were measured."""
     steps_all = np.unique(measured.points["step"].to_numpy(float))
     kept = steps_all[spread(len(steps_all), MAX_COLUMNS)]
     keys = measured.keys()
-    z = np.full((len(keys), len(kept)), np.nan)
+    z, known = np.full((len(keys), len(kept)), np.nan), np.zeros((len(keys), len(kept)), bool)
     for row, rows in enumerate(measured.by_key().values()):
         rows = rows[rows["step"].isin(kept)]
-        z[row, np.searchsorted(kept, rows["step"].to_numpy(float))] = rows["value"].to_numpy(float)
-    return keys, kept, z
+        columns = np.searchsorted(kept, rows["step"].to_numpy(float))
+        z[row, columns], known[row, columns] = rows["value"].to_numpy(float), True
+    return keys, kept, z, known
 
 
 def _colour_scale(
@@ -293,15 +296,18 @@ def _colour_scale(
     return scale
 
 
-def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarray, colours: np.ndarray) -> None:
-    """Cross out cells that were measured and have no colour: infinities, and numbers ≤ 0 on a log scale."""
-    rows, columns = np.nonzero(~np.isfinite(colours) & ~np.isnan(z))
+def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarray, lost: np.ndarray) -> None:
+    """Mark cells that were measured and have no colour: NaN, infinities, and numbers ≤ 0 on a log scale."""
+    rows, columns = np.nonzero(lost)
     if not rows.size:
         return
+    finite = np.isfinite(z[rows, columns])
     figure.add_scatter(
-        x=x[columns], y=rows, mode="markers", marker={"symbol": "x", "color": palette.NOT_FINITE, "size": 7},
+        x=x[columns], y=rows, mode="markers", showlegend=False, name="not drawn",
+        marker={"symbol": np.where(finite, "circle-open", "x"), "size": 6,
+                "color": np.where(finite, palette.REFERENCE, palette.NOT_FINITE)},
         customdata=[f"{names[r]}: {label(number(z[r, c]))}" for r, c in zip(rows, columns, strict=True)],
-        hovertemplate="%{customdata}<extra></extra>", showlegend=False, name="not drawn",
+        hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
 
 
@@ -314,7 +320,7 @@ def spectrum_over_steps(
         description: of the density.
         spectra: one row per step with `grid` (G,) and `density` (G,).
         span: steps of the axis.
-        revision: zoom is kept as long as this text is the same.
+        revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
     """
     spectra = spectra.iloc[spread(len(spectra), MAX_COLUMNS)]
     grids = [np.asarray(grid, float) for grid in spectra["grid"]]
@@ -387,9 +393,9 @@ def _layout(figure: go.Figure, description: Description, span: Span | None, revi
         yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "title": None, "font": {"size": 11}},
     )  # fmt: skip
-    if span is not None:
-        room = 0.015 * max(span[1] - span[0], 1)
-        figure.update_xaxes(range=[span[0] - room, span[1] + room])
+    if span is not None:  # not by a range: plotly gives up the reader's zoom when the range it came with changes
+        figure.add_scatter(x=list(span), y=[0, 0], yaxis="y2", mode="markers", marker={"opacity": 0}, name="span",
+                           hoverinfo="skip", showlegend=False)  # fmt: skip
 
 
 def _unit(description: Description) -> str:

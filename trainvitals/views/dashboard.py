@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from trainvitals.views.run_picker import picker
+from trainvitals.views.step_range import step_range
 from trainvitals.views.store_folder import store_folder
 
 PAGES = Path(__file__).parent / "app_pages"
@@ -39,6 +40,7 @@ def main() -> None:
     ])  # fmt: skip
     with st.sidebar:
         picker(store_folder())
+        step_range()
     page.run()
 
 

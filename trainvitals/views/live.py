@@ -10,6 +10,7 @@ import streamlit as st
 from trainvitals.run import open_run
 from trainvitals.schema import RunSummary, Status
 from trainvitals.views.run_view import RunCache, RunView
+from trainvitals.views.step_range import chosen_steps
 
 LIVE_SECONDS = 1.0  # a new point is promised within 3 s: 0.5 s in the writer, one refresh, one drawing
 STALLED_SECONDS = 5.0  # it may wake up
@@ -35,7 +36,7 @@ def _cache(path: str, started: float | None) -> RunCache:
 def opened(summary: RunSummary) -> Iterator[RunView]:
     """Open a run for one refresh."""
     with open_run(summary.path) as run:
-        yield RunView(run, _cache(summary.path, summary.started))
+        yield RunView(run, _cache(summary.path, summary.started), chosen_steps())
 
 
 def refreshed(summary: RunSummary, body: Callable[[RunView], None]) -> None:

@@ -45,8 +45,11 @@ class RunCache:
 class RunView:
     """A run during one refresh of a page. Reads are cached by the step of the metric's last point."""
 
-    def __init__(self, run: Run, cache: RunCache | None = None) -> None:
+    def __init__(
+        self, run: Run, cache: RunCache | None = None, window: tuple[int | None, int | None] = (None, None)
+    ) -> None:
         self.run = run
+        self.window = window  # steps that charts show
         self.cache = cache or RunCache()
 
     @cached_property
@@ -128,11 +131,18 @@ class RunView:
 
     def spectra(self, name: str) -> pd.DataFrame:
         """Return the densities of a metric, one row per step."""
-        return self.once(f"spectra {name}", self.token(name), lambda: self.run.spectra(name))
+        return self._shown(self.once(f"spectra {name}", self.token(name), lambda: self.run.spectra(name)))
 
     def measured(self, name: str) -> Measured:
         """Return the metric with its points, ready to be drawn."""
-        return Measured(self.descriptions[name], self.points(name), self.missing(name))
+        return Measured(self.descriptions[name], self._shown(self.points(name)), self._shown(self.missing(name)))
+
+    def _shown(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows inside the chosen steps."""
+        first, last = self.window
+        if first is not None:
+            table = table[table["step"] >= first]
+        return table if last is None else table[table["step"] <= last]
 
     def once(self, what: str, token: Any, make: Callable[[], T]) -> T:
         """Return what `make` gives, made again only when the token has changed."""
@@ -144,7 +154,7 @@ class RunView:
 
     @cached_property
     def span(self) -> tuple[float, float]:
-        """The steps of the axis that all charts share: from 0 to the last step.
+        """The steps of the axis that all charts share: the chosen ones, or from 0 to the last step.
 
         While the run is live the end is rounded up, so that a chart without a new point stays the same.
         """
@@ -152,7 +162,8 @@ class RunView:
         if self.status == Status.LIVE:
             quantum = 10 ** max(len(str(end)) - 2, 0)
             end = -(-end // quantum) * quantum
-        return 0.0, float(end)
+        first, last = self.window
+        return float(first or 0), float(end if last is None else last)
 
 
 def plain_description(name: str) -> Description:

@@ -40,7 +40,7 @@ def _numbers(view: RunView) -> None:
 
 
 def _events(view: RunView) -> None:
-    events = view.events
+    events = view.events[view.events["message"] != ""]  # the plain end is said by the status
     if events.empty:
         return
     shown = events.iloc[::-1].head(MAX_EVENTS)
