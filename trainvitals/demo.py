@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -59,7 +60,7 @@ def digits(num_train: int, wrong_share: float, seed: int) -> Digits:
     >>> int(digits(num_train=600, wrong_share=0.4, seed=0).is_wrong.sum())
     240
     """
-    bunch = load_digits()
+    bunch: Any = load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16  # grey levels 0..16
     labels = torch.tensor(bunch.target, dtype=torch.long)
     if not 0 < num_train < len(labels) or not 0 <= wrong_share <= 1:

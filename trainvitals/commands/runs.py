@@ -76,8 +76,8 @@ def show(run: RunName, store: Store = "runs/", json: Json = False) -> None:
         latest = found.latest()
         if latest:
             console().print(table(latest, found.descriptions))
-        for event in found.events().itertuples():
-            say(f"step {event.step}: {event.kind}{': ' if event.message else ''}{event.message}")
+        for step, _, kind, message in found.events().itertuples(index=False):
+            say(f"step {step}: {kind}{': ' if message else ''}{message}")
 
 
 def _facts(run: Run) -> Iterable[tuple[str, Any]]:
@@ -160,9 +160,8 @@ def _say_what_is_missing(missing: pd.DataFrame) -> None:
 
 def _cells(points: pd.DataFrame) -> Iterable[list[Any]]:
     """Return the rows; an empty error is one that was not stated, a NaN value one that was measured."""
-    for row in points.itertuples(index=False):
-        error = None if row.error != row.error else row.error
-        yield [row.step, row.time, row.key, row.value, error, row.converged, row.seconds]
+    for step, moment, key, value, error, converged, seconds in points.itertuples(index=False):
+        yield [step, moment, key, value, None if error != error else error, converged, seconds]
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
