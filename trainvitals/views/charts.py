@@ -17,7 +17,7 @@ from trainvitals.schema import Chart, Description, ReferenceLine
 from trainvitals.views import palette
 from trainvitals.views.measured import Measured
 from trainvitals.views.symlog import symlog, threshold, ticks
-from trainvitals.views.thinning import MAX_COLUMNS, MAX_TICKS, spread, thin
+from trainvitals.views.thinning import MAX_COLUMNS, MAX_TICKS, highest_in_cells, key_by_step, spread, thin
 from trainvitals.views.value_axis import ValueAxis
 from trainvitals.views.words import label, middle_cut, number, steps, with_error
 
@@ -242,7 +242,7 @@ def heatmap(
         span: steps of the axis.
         revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
     """
-    keys, x, z, known = _grid(measured)
+    keys, x, z, known = key_by_step(measured)
     height = ValueAxis(measured.description.scale, z.ravel())
     colours = np.log10(height.of(z)) if height.is_log else height.of(z)
     texts = np.vectorize(lambda v: label(number(v)), otypes=[object])(z) if z.size else z
@@ -263,19 +263,6 @@ def heatmap(
         hovermode="closest", showlegend=False,
     )  # fmt: skip
     return figure
-
-
-def _grid(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Return the keys (K,), the steps (T,), the values (K, T) and which of them were measured."""
-    steps_all = np.unique(measured.points["step"].to_numpy(float))
-    kept = steps_all[spread(len(steps_all), MAX_COLUMNS)]
-    keys = measured.keys()
-    z, known = np.full((len(keys), len(kept)), np.nan), np.zeros((len(keys), len(kept)), bool)
-    for row, rows in enumerate(measured.by_key().values()):
-        rows = rows[rows["step"].isin(kept)]
-        columns = np.searchsorted(kept, rows["step"].to_numpy(float))
-        z[row, columns], known[row, columns] = rows["value"].to_numpy(float), True
-    return keys, kept, z, known
 
 
 def _colour_scale(
@@ -327,7 +314,7 @@ def spectrum_over_steps(
     linear = threshold(np.concatenate(grids), decades=3)
     edges = np.linspace(min(symlog(g, linear).min() for g in grids), max(symlog(g, linear).max() for g in grids),
                         SPECTRUM_ROWS + 1)  # fmt: skip
-    columns = [_resampled(symlog(g, linear), np.asarray(d, float), edges)
+    columns = [highest_in_cells(symlog(g, linear), np.asarray(d, float), edges)
                for g, d in zip(grids, spectra["density"], strict=True)]  # fmt: skip
     z = np.log10(np.maximum(np.stack(columns, 1), 1e-300))  # (SPECTRUM_ROWS, T)
     top = float(z.max())
@@ -344,15 +331,6 @@ def spectrum_over_steps(
         height=HEIGHT + 60, hovermode="closest",
     )  # fmt: skip
     return figure
-
-
-def _resampled(grid: np.ndarray, density: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the highest density in each cell: an outlier's narrow peak must not fall between two cells."""
-    centres = (edges[:-1] + edges[1:]) / 2
-    result = np.interp(centres, grid, density, left=0.0, right=0.0)
-    cells = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, len(centres) - 1)
-    np.maximum.at(result, cells, density)
-    return result
 
 
 def spectrum_now(description: Description, spectra: pd.DataFrame, *, revision: str = "") -> go.Figure:

@@ -59,6 +59,7 @@ def round_numbers(values: np.ndarray, smallest: float = 0.0, most: int = 7) -> l
         return [0.0]
     low, high = float(finite.min()), float(finite.max())
     first, last = (int(np.floor(np.log10(max(size, smallest, 1e-300)))) for size in (sizes.min(), sizes.max()))
+    found: list[float] = []
     for mantissas, stride in (((1, 2, 5), 1), *(((1,), stride) for stride in (1, 2, 3, 5, 10, 20, 50, 100))):
         powers = [float(f"{m}e{k}") for k in range(last, first - 1, -stride) for m in mantissas]
         away = [n for n in powers if n > smallest]  # the axis is linear nearer to zero: no room for labels

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from tsdownsample import MinMaxLTTBDownsampler
 
+from trainvitals.views.measured import Measured
+
 MAX_POINTS = 1000  # per trace: about one a pixel of a card
 MAX_COLUMNS = 300  # of a heatmap
 MAX_TICKS = 200  # marks of missing points
@@ -41,3 +43,25 @@ def spread(num_rows: int, max_rows: int) -> np.ndarray:
     if num_rows <= max_rows:
         return np.arange(num_rows)
     return np.unique(np.linspace(0, num_rows - 1, max_rows).round().astype(int))
+
+
+def highest_in_cells(grid: np.ndarray, density: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the highest density in each cell: an outlier's narrow peak must not fall between two cells."""
+    centres = (edges[:-1] + edges[1:]) / 2
+    result = np.interp(centres, grid, density, left=0.0, right=0.0)
+    cells = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, len(centres) - 1)
+    np.maximum.at(result, cells, density)
+    return result
+
+
+def key_by_step(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Return the keys (K,), the steps (T,), the values (K, T) and which of them were measured."""
+    steps_all = np.unique(measured.points["step"].to_numpy(float))
+    kept = steps_all[spread(len(steps_all), MAX_COLUMNS)]
+    keys = measured.keys()
+    z, known = np.full((len(keys), len(kept)), np.nan), np.zeros((len(keys), len(kept)), bool)
+    for row, rows in enumerate(measured.by_key().values()):
+        rows = rows[rows["step"].isin(kept)]
+        columns = np.searchsorted(kept, rows["step"].to_numpy(float))
+        z[row, columns], known[row, columns] = rows["value"].to_numpy(float), True
+    return keys, kept, z, known
