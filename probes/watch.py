@@ -85,11 +85,11 @@ def watch(
         >>> model, x, y = torch.nn.Linear(2, 1), torch.randn(8, 2), torch.randn(8, 1)
         >>> optimizer, loss = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.functional.mse_loss
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with tv.watch(model, optimizer, loss=loss, train=(x, y), store=folder, probes="light") as run:
+        ...     with tv.watch(model, optimizer, loss=loss, train=(x, y), store=folder, every=10) as run:
         ...         for _ in range(20):
         ...             optimizer.zero_grad(); loss(model(x), y).backward(); optimizer.step()
-        ...     tv.open_run(run.path).last_step
-        20
+        ...     tv.open_run(run.path).series("loss.train")["step"].tolist()
+        [0, 10, 20]
     """
     if not isinstance(optimizer, Optimizer):
         raise ValueError(
@@ -211,6 +211,7 @@ class Watch:
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.step += 1
+        self._writer.progress(self.step)
         self._guarded("recorder", lambda: self._recorder.after_step(optimizer, self.step))
         self._guarded("probes", self._measure_due)
 

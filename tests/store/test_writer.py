@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trainvitals.run import open_run
 from trainvitals.schema import Description, Event, Question, Reading, Record, Status
 from trainvitals.store import writer as writer_module
 from trainvitals.store.errors import StoreError
@@ -133,9 +134,9 @@ def stop_saving(monkeypatch):
     """Make every save wait until the returned event is set."""
     gate, save = threading.Event(), writer_module.Saver.save
 
-    def held(self, num_dropped):
+    def held(self, *arguments):
         gate.wait(60)
-        return save(self, num_dropped)
+        return save(self, *arguments)
 
     monkeypatch.setattr(writer_module.Saver, "save", held)
     return gate
@@ -397,3 +398,16 @@ def test_a_run_that_nobody_closed_is_closed_at_exit(tmp_path, how, status, messa
     header = reader.header()
     assert header.status is status
     assert message in header.message
+
+
+def test_progress_is_read_between_points(tmp_path):
+    writer = RunWriter.create(tmp_path, "run", {}, {})
+    writer.append(Record(step=10, time=1.0, scalars={"loss": 0.5}))
+    writer.progress(25)
+    assert writer.flush()
+    with open_run(writer.path) as run:
+        assert run.last_step == 25
+        assert run.series("loss")["step"].tolist() == [10]
+        writer.progress(40)
+        writer.close()
+        assert run.last_step == 40

@@ -79,8 +79,10 @@ class Saver:
         self._clear()
         return number
 
-    def save(self, num_dropped: int) -> None:
+    def save(self, num_dropped: int, step: int | None = None) -> None:
         """Commit the batch and a heartbeat; on an error nothing of it is in the file and it stays here.
+
+        `step` is how far training says it is; without it the last record's step stands.
 
         Raises:
             sqlite3.Error: whatever the database says.
@@ -90,13 +92,13 @@ class Saver:
             if self._is_stale:
                 self._load_ids()
             self._connection.execute("BEGIN IMMEDIATE")
-            intake = self._save_batch(num_dropped)
+            intake, reached = self._save_batch(num_dropped, step)
             self._connection.execute("COMMIT")
         except BaseException:
             self._num_drops_told, self._drops_told_at = told
             self._roll_back()
             raise
-        self._last_step = intake.last_step if intake.last_step is not None else self._last_step
+        self._last_step = reached
         self._next_seq, self._num_points = intake.next_seq, self._num_points + intake.num_points
         self._num_unstorable += intake.num_unstorable
         self._clear()
@@ -106,7 +108,7 @@ class Saver:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def _save_batch(self, num_dropped: int) -> Intake:
+    def _save_batch(self, num_dropped: int, step: int | None) -> tuple[Intake, int | None]:
         intake = Intake(self._interned, self._next_seq)
         for record in self._records:
             intake.add(record)
@@ -119,15 +121,16 @@ class Saver:
                 self._save_note(note)
             except (TypeError, ValueError, OverflowError) as error:
                 intake.problems.append(f"an event or a description could not be stored: {error}")
-        now, step = time.time(), intake.last_step if intake.last_step is not None else self._last_step
+        now = time.time()
+        reached = next((s for s in (step, intake.last_step, self._last_step) if s is not None), None)
         num_dropped += intake.num_unstorable
-        self._tell_problems(intake.problems, step or 0, now)
-        self._tell_drops(num_dropped, step or 0, now)
+        self._tell_problems(intake.problems, reached or 0, now)
+        self._tell_drops(num_dropped, reached or 0, now)
         self._connection.execute(
             "UPDATE state SET heartbeat = ?, last_step = ?, num_records = ?, num_points = ?, num_dropped = ?",
-            (now, step, intake.next_seq, self._num_points + intake.num_points, num_dropped),
+            (now, reached, intake.next_seq, self._num_points + intake.num_points, num_dropped),
         )
-        return intake
+        return intake, reached
 
     def _save_frames(self, intake: Intake) -> None:
         blocks = list(intake.frames())

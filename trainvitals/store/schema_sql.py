@@ -35,7 +35,7 @@ CREATE TABLE state (
     status TEXT NOT NULL,       -- 'live' until the run says goodbye
     message TEXT NOT NULL,
     heartbeat REAL NOT NULL,    -- seconds since the epoch
-    last_step INTEGER,          -- of the record that came last
+    last_step INTEGER,          -- how far training is: as it says, else the step of the record that came last
     num_records INTEGER NOT NULL,
     num_points INTEGER NOT NULL,
     num_dropped INTEGER NOT NULL

@@ -76,6 +76,7 @@ class RunWriter:
         self._flush_seconds = flush_seconds
         self._vector_bytes_in = 0  # written by the training thread only
         self._vector_bytes_out = 0  # written by the writer's thread only
+        self._step: int | None = None  # how far training is, where it says so; written by the training thread only
         self._num_refused = 0  # points that found no room; written by the training thread only
         self._num_unstorable = 0  # points that are not numbers, or were left at a failed end; by the writer's thread
         self._is_closed = False
@@ -151,6 +152,10 @@ class RunWriter:
         self._vector_bytes_in += total
         return record
 
+    def progress(self, step: int) -> None:
+        """Say how far training is, with or without points: the next heartbeat carries it. Costs an assignment."""
+        self._step = step
+
     def event(self, event: Event) -> None:
         """Note something that happened. Never blocks and never raises."""
         if not self._is_closed and len(self._queue) < 2 * self._max_records:
@@ -212,7 +217,7 @@ class RunWriter:
             self._take(saver)
         num_bytes, marks = saver.num_array_bytes, list(saver.marks)
         try:
-            saver.save(self.num_dropped)
+            saver.save(self.num_dropped, self._step)
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             return False
