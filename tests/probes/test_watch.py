@@ -50,7 +50,7 @@ def test_a_context_counts_steps_and_follows_every(tmp_path):
         assert run.step == 12
     with tv.open_run(run.id, store=tmp_path) as read:
         assert read.status is Status.FINISHED
-        assert read.last_step == 12 or read.last_step == 10
+        assert read.last_step == 12  # as far as training got, whether or not anything was due there
         assert read.series("hessian.top")["step"].unique().tolist() == [0, 5, 10]
         assert read.series("gap.loss")["step"].tolist() == [2, 7]
         assert read.series("weights.norm.value")["step"].unique().tolist() == [0, 10]
