@@ -84,8 +84,10 @@ def small_cnn(widths: tuple[int, int, int]) -> nn.Module:
     """Return two convolutions with BatchNorm, one hidden layer and the classifier."""
     first, second, hidden = widths
     layers = {  # no bias before BatchNorm, which would take it out again
-        "conv1": nn.Conv2d(1, first, 3, padding=1, bias=False), "norm1": nn.BatchNorm2d(first), "relu1": nn.ReLU(),
-        "conv2": nn.Conv2d(first, second, 3, padding=1, bias=False), "norm2": nn.BatchNorm2d(second), "relu2": nn.ReLU(),
+        "conv1": nn.Conv2d(1, first, 3, padding=1, bias=False),
+        "norm1": nn.BatchNorm2d(first), "relu1": nn.ReLU(),
+        "conv2": nn.Conv2d(first, second, 3, padding=1, bias=False),
+        "norm2": nn.BatchNorm2d(second), "relu2": nn.ReLU(),
         "pool": nn.MaxPool2d(2), "flatten": nn.Flatten(),  # (N, 16 · second)
         "hidden": nn.Linear(16 * second, hidden), "relu3": nn.ReLU(),
         "classifier": nn.Linear(hidden, NUM_CLASSES),
