@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage.
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Annotated
 
 import typer
@@ -22,8 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _add(command: FunctionType, epilog: str) -> None:
+    app.command(name=command.__name__, epilog=epilog)(one_line_errors(command))
+
+
 for _command, _epilog in (*demo.COMMANDS, *ui.COMMANDS, *runs.COMMANDS, *metrics.COMMANDS, *doctor.COMMANDS):
-    app.command(name=_command.__name__, epilog=_epilog)(one_line_errors(_command))
+    _add(_command, _epilog)
 
 
 def _say_version(wanted: bool) -> None:

@@ -33,7 +33,7 @@ def metrics(
         print(to_json([dataclasses.asdict(words) for words in found.values()]))
     elif markdown:
         print(page(found), end="")
-    elif name in found:
+    elif name is not None and name in found:
         say_one(found[name])
     else:
         console().print(table(found))

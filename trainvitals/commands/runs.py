@@ -150,7 +150,7 @@ def _points(run: Run, metric: str, start: int | None, stop: int | None) -> tuple
         wrong_usage(error)
     low = missing["step"] >= start if start is not None else missing["step"] == missing["step"]
     high = missing["step"] < stop if stop is not None else low
-    return points, missing[low & high]
+    return points, missing.loc[low & high]
 
 
 def _say_what_is_missing(missing: pd.DataFrame) -> None:

@@ -175,7 +175,7 @@ def _add_off_axis(figure: go.Figure, name: str, rows: pd.DataFrame, colour: str,
     lost = ~np.isfinite(height.of(values))
     if not lost.any():
         return
-    odd = rows[lost].iloc[spread(int(lost.sum()), MAX_TICKS)]
+    odd = rows.loc[lost].iloc[spread(int(lost.sum()), MAX_TICKS)]
     values = odd["value"].to_numpy(float)
     finite = np.isfinite(values)
     symbols = np.select([values == np.inf, finite], ["triangle-up", "triangle-down-open"], "x")
@@ -324,7 +324,7 @@ def spectrum_over_steps(
         colorscale=palette.SEQUENTIAL, hovertemplate="step %{x}: log₁₀ density %{z:.2f}<extra></extra>",
         colorbar={"thickness": 10, "title": {"text": "log₁₀ density", "side": "right", "font": {"size": 11}}},
     )  # fmt: skip
-    _layout(figure, description, span or (spectra["step"].min(), spectra["step"].max()), revision)
+    _layout(figure, description, span or (float(spectra["step"].iloc[0]), float(spectra["step"].iloc[-1])), revision)
     positions, texts = ticks(np.concatenate(grids), linear)
     figure.update_layout(
         yaxis={"tickvals": positions, "ticktext": texts, "title": {"text": "eigenvalue"}, "showgrid": False},

@@ -13,7 +13,7 @@ from trainvitals.views.words import middle_cut, number, steps
 
 def finite(points: pd.DataFrame) -> pd.DataFrame:
     """Return the points with a finite value."""
-    return points[np.isfinite(points["value"].to_numpy(float))]
+    return points.loc[np.isfinite(points["value"].to_numpy(float))]
 
 
 def best_heldout(view: RunView) -> tuple[int, float] | None:
@@ -30,7 +30,7 @@ def last(view: RunView, name: str) -> tuple[int, float] | None:
     points = finite(view.points(name))
     if points.empty:
         return None
-    row = points[points["step"] == points["step"].iloc[-1]].iloc[0]
+    row = points.loc[points["step"] == points["step"].iloc[-1]].iloc[0]
     return int(row["step"]), float(row["value"])
 
 
@@ -91,7 +91,7 @@ def representation(view: RunView) -> str:
 def growth_now(view: RunView) -> dict[str, float]:
     """Return the growth of each layer at the last measured step."""
     points = finite(view.points("weights.norm.growth"))
-    points = points[points["step"] == points["step"].max()]
+    points = points.loc[points["step"] == points["step"].max()]
     return dict(zip(key_texts(points), points["value"].astype(float), strict=True))
 
 

@@ -116,7 +116,7 @@ def one_line(view: RunView) -> str:
     """Return the first page's summary: how much was recorded, what is undefined, what was warned of."""
     num_metrics = sum(name not in COST_SCALARS for name in view.latest)
     undefined = list(missing_table(view)["Metric"])
-    warnings = int((view.events["kind"] == "warning").sum())
+    warnings = sum(kind == "warning" for kind in view.events["kind"])
     parts = [f"{num_metrics} metrics recorded"]
     parts.append(f"undefined now: {', '.join(undefined[:3])}{', …' if len(undefined) > 3 else ''}" if undefined
                  else "none of them undefined now")  # fmt: skip

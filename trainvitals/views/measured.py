@@ -54,9 +54,10 @@ class Measured:
 
     def finite(self) -> pd.DataFrame:
         """Return the points whose value is finite."""
-        return self.points[np.isfinite(self.points["value"].to_numpy(float))]
+        return self.points.loc[np.isfinite(self.points["value"].to_numpy(float))]
 
 
 def key_texts(points: pd.DataFrame) -> pd.Series:
     """Return the keys as text, `""` where there is none."""
-    return points["key"].astype(object).where(points["key"].notna(), "").astype(str)
+    keys: pd.Series = points.loc[:, "key"]
+    return keys.astype(object).where(keys.notna(), "").astype(str)

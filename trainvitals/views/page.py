@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import streamlit as st
 
@@ -16,7 +17,9 @@ from trainvitals.views.run_view import RunView
 from trainvitals.views.store_folder import store_folder
 from trainvitals.views.words import plain, steps
 
-BADGES = {Status.LIVE: "green", Status.STALLED: "orange", Status.CRASHED: "red", Status.FINISHED: "gray"}
+BADGES: dict[Status, Literal["green", "orange", "red", "gray"]] = {
+    Status.LIVE: "green", Status.STALLED: "orange", Status.CRASHED: "red", Status.FINISHED: "gray",
+}
 FACT_LENGTH = 600  # characters
 
 

@@ -117,7 +117,7 @@ class RunView:
             elif seen[0] == last:
                 return seen[1]
             else:  # the last step is read again: it may have been written in two parts
-                old = seen[1][seen[1]["step"] < seen[0]]
+                old = seen[1].loc[seen[1]["step"] < seen[0]]
                 new = self.run.series(name, start=seen[0])
                 table = pd.concat([old, new], ignore_index=True) if len(old) and len(new) else new if len(new) else old
             self.cache.points[name] = (last, table)
@@ -141,8 +141,8 @@ class RunView:
         """Return the rows inside the chosen steps."""
         first, last = self.window
         if first is not None:
-            table = table[table["step"] >= first]
-        return table if last is None else table[table["step"] <= last]
+            table = table.loc[table["step"] >= first]
+        return table if last is None else table.loc[table["step"] <= last]
 
     def once(self, what: str, token: Any, make: Callable[[], T]) -> T:
         """Return what `make` gives, made again only when the token has changed."""

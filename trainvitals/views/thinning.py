@@ -25,7 +25,7 @@ def thin(points: pd.DataFrame, max_points: int = MAX_POINTS, column: str = "valu
     if len(points) <= max_points:
         return points
     finite = np.isfinite(points[column].to_numpy(float))
-    drawn, marks = points[finite], points[~finite]
+    drawn, marks = points.loc[finite], points.loc[~finite]
     if len(drawn) > max_points:
         kept = MinMaxLTTBDownsampler().downsample(
             drawn["step"].to_numpy(np.int64), np.ascontiguousarray(drawn[column].to_numpy(float)), n_out=max_points
@@ -61,7 +61,7 @@ def key_by_step(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray, 
     keys = measured.keys()
     z, known = np.full((len(keys), len(kept)), np.nan), np.zeros((len(keys), len(kept)), bool)
     for row, rows in enumerate(measured.by_key().values()):
-        rows = rows[rows["step"].isin(kept)]
+        rows = rows.loc[np.isin(rows["step"].to_numpy(float), kept)]
         columns = np.searchsorted(kept, rows["step"].to_numpy(float))
         z[row, columns], known[row, columns] = rows["value"].to_numpy(float), True
     return keys, kept, z, known
