@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Flag, StrEnum, auto
@@ -26,6 +26,7 @@ from torch import Tensor
 from trainvitals.schema import Chart, Description, Question, Reading, ReferenceLine, Scale
 
 if TYPE_CHECKING:
+    from trainvitals.diagnostics.batch_loss import BatchLoss
     from trainvitals.diagnostics.gradient_sums import GradientSums
     from trainvitals.diagnostics.linalg.hvp import HessianOperator
 
@@ -185,6 +186,14 @@ class Snapshot(Protocol):
     def gradient_sums(self) -> GradientSums: ...  # per-sample gradients, folded
     @property
     def hessian(self) -> HessianOperator: ...  # of the mean loss on the train probe
+
+    def batch_losses(self, size: int | None = None) -> Sequence[BatchLoss]:
+        """Return the loss on the train probe's batches as functions of the parameters.
+
+        The batches are the probe's own, or mini-batches of exactly `size` samples, drawn without replacement.
+        Functions may be called while the measurement lasts.
+        """
+        ...
 
     def once(self, function: Callable[[Any], T]) -> T:
         """Return `function(self)`, computed at most once a step: work that several diagnostics share."""

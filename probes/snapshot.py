@@ -26,9 +26,11 @@ from trainvitals.diagnostics.base import (
     OptimizerView,
     Trajectory,
 )
+from trainvitals.diagnostics.batch_loss import BatchLoss
 from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.probes.activations import Capture
+from trainvitals.probes.batch_losses import batch_losses, mini_batches
 from trainvitals.probes.gradients import per_sample_gradients
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
@@ -190,6 +192,17 @@ class ModelSnapshot:
         return HessianOperator(
             [(share, loss_of(index)) for index, share in enumerate(batch.shares)], self.parameters
         )  # fmt: skip
+
+    def batch_losses(self, size: int | None = None) -> list[BatchLoss]:
+        """Return the loss on the train probe's chunks, or on mini-batches of `size` samples from a seeded shuffle.
+
+        Raises:
+            Missing: if the probe holds fewer than two mini-batches of that size, or cannot be cut into them.
+        """
+        batch = self._subject.train
+        if size is not None:
+            batch = mini_batches(batch, size, self.generator(f"mini-batches of {size}"))
+        return batch_losses(self._subject, list(self.parameters), batch)
 
     def once(self, function: Callable[[ModelSnapshot], T]) -> T:
         """Return `function(self)`, computed at most once; a `Missing` that it raised is raised again."""
