@@ -165,6 +165,37 @@ def test_a_heatmap_has_a_row_per_key_and_caps_its_columns():
     assert heat["colorbar"]["title"]["text"] == "loss"
 
 
+@pytest.mark.parametrize(("unit", "title"), [("1", ""), ("", ""), ("loss / weight²", "loss / weight²")])
+def test_only_a_real_unit_is_an_axis_title(unit, title):
+    table = points([0, 1], [1, 2])
+    line = as_dict(charts.draw(Measured(described(unit=unit), table)))
+    heat = as_dict(charts.draw(Measured(described(unit=unit, chart=Chart.HEATMAP), table)))
+    assert line["layout"]["yaxis"]["title"]["text"] == title
+    assert heat["data"][0]["colorbar"]["title"]["text"] == title
+
+
+def test_zeros_on_a_logarithmic_colour_scale_have_a_colour_below_all_others():
+    table = pd.concat([points([0, 1], [0.0, 1e-6], key="a"), points([0, 1], [1.0, -1.0], key="b"),
+                       points([1], [0.0], key="c")])  # fmt: skip
+    figure = as_dict(charts.heatmap(Measured(described(scale=Scale.LOG), table)))
+    heat = figure["data"][0]
+    zero = heat["z"][0][0]
+    assert zero < heat["z"][0][1] == -6.0
+    assert heat["z"][2][1] == zero
+    assert np.isnan(heat["z"][2][0])  # not measured, so not coloured
+    assert heat["customdata"][0][0] == "0"
+    bar = dict(zip(heat["colorbar"]["tickvals"], heat["colorbar"]["ticktext"], strict=True))
+    assert bar[zero] == "0"
+    assert bar[-6.0] == "10<sup>−6</sup>"
+    assert trace(figure, "not drawn")["customdata"] == ["b: −1"]
+
+
+def test_a_heatmap_of_nothing_but_zeros_is_coloured():
+    heat = as_dict(charts.heatmap(Measured(described(scale=Scale.LOG), points([0, 1], [0, 0], key="a"))))["data"][0]
+    assert heat["z"] == [[0.0, 0.0]]
+    assert heat["colorbar"]["ticktext"] == ["0"]
+
+
 def test_growth_is_coloured_around_one():
     table = pd.concat([points([0, 1], [1.0, 4.0], key="a"), points([0, 1], [1.0, 0.9], key="b")])
     heat = as_dict(charts.heatmap(Measured(described(scale=Scale.LOG), table), centre=1.0))["data"][0]
@@ -187,33 +218,6 @@ def test_many_keys_of_lines_become_a_heatmap():
 
 def test_an_unknown_chart_kind_is_drawn_as_lines():
     assert charts.draw(Measured(described(chart="hologram"), points([0, 1], [1, 2]))).data[0].type == "scatter"
-
-
-@pytest.fixture
-def spectra() -> pd.DataFrame:
-    rows = []
-    for step in (0, 50, 100):
-        grid = np.linspace(-5, 50 + step, 500)
-        density = np.exp(-(grid**2)) + 1e-3 * np.exp(-0.5 * ((grid - 40 - step) / 0.2) ** 2)
-        rows.append((step, 0.0, grid, density, 0.1 * density))
-    return pd.DataFrame(rows, columns=["step", "time", "grid", "density", "error"])
-
-
-def test_the_waterfall_shows_a_narrow_outlier_at_its_eigenvalue(spectra):
-    figure = as_dict(charts.spectrum_over_steps(described(chart=Chart.WATERFALL), spectra))
-    heat = figure["data"][0]
-    z, y = np.array(heat["z"]), np.array(heat["y"])
-    assert z.shape == (charts.SPECTRUM_ROWS, 3)
-    highest = np.argmax(np.where(y[:, None] > 2, z, -np.inf), axis=0)  # away from the bulk
-    assert (np.diff(y[highest]) > 0).all()  # 40, 90, 140: the outlier moves up
-    assert "100" in figure["layout"]["yaxis"]["ticktext"]
-
-
-def test_first_and_last_spectrum_with_the_band_of_the_last(spectra):
-    figure = as_dict(charts.spectrum_now(described(), spectra))
-    assert {"step 0", "step 100", "± error"} == {t["name"] for t in figure["data"]}
-    assert figure["layout"]["yaxis"]["type"] == "log"
-    assert figure["layout"]["xaxis"]["title"]["text"] == "eigenvalue"
 
 
 def test_draw_refuses_a_density():

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from trainvitals.schema import Chart, Description
-from trainvitals.views import charts
+from trainvitals.views import charts, spectrum_charts
 from trainvitals.views.run_view import RunView
 from trainvitals.views.words import latex, plain
 
@@ -41,7 +41,7 @@ def card(description: Description) -> Card:
     def draw(view: RunView, revision: str) -> go.Figure:
         if description.chart == Chart.WATERFALL:
             spectra = view.spectra(description.name)
-            return charts.spectrum_over_steps(description, spectra, span=view.span, revision=revision)
+            return spectrum_charts.spectrum_over_steps(description, spectra, span=view.span, revision=revision)
         return charts.draw(view.measured(description.name), span=view.span, revision=revision)
 
     return Card(description.title, description.summary, (description.name,), draw)

@@ -1,4 +1,4 @@
-"""The only file that draws: descriptions and tables in, plotly figures out.
+"""Lines and heatmaps: descriptions and tables in, plotly figures out. Spectra are in `spectrum_charts.py`.
 
 Every text that comes from a run goes through `words.label`. A point that cannot be drawn where it
 belongs is still shown: missing points as ticks at the bottom with their reason, NaN as a cross at the
@@ -15,18 +15,16 @@ import plotly.graph_objects as go
 
 from trainvitals.schema import Chart, Description, ReferenceLine
 from trainvitals.views import palette
+from trainvitals.views.colour_levels import ColourLevels
 from trainvitals.views.measured import Measured
-from trainvitals.views.symlog import symlog, threshold, ticks
-from trainvitals.views.thinning import MAX_COLUMNS, MAX_TICKS, highest_in_cells, key_by_step, spread, thin
+from trainvitals.views.thinning import MAX_TICKS, key_by_step, spread, thin
 from trainvitals.views.value_axis import ValueAxis
-from trainvitals.views.words import label, middle_cut, number, steps, with_error
+from trainvitals.views.words import label, middle_cut, number, with_error
 
 HEIGHT = 250  # pixels: two rows of cards and the summary fit on 720
 ROW_HEIGHT = 20
 MAX_LINES = 12  # more keys are drawn as a heatmap
 MARKER_POINTS = 60  # shorter lines show their points
-SPECTRUM_ROWS = 160
-SPECTRUM_DECADES = 7  # densities lower than the highest by more are drawn as the lowest
 
 Span = tuple[float, float]  # first and last step of the axis that all charts of a page share
 
@@ -82,7 +80,7 @@ def lines(
         side = "right" if step > sum(span) / 2 else "left"  # of the text: it stays inside the chart
         figure.add_vline(x=step, line={"color": palette.REFERENCE, "width": 1, "dash": "dot"}, annotation={
             "text": label(text), "font": {"size": 11}, "yanchor": "top", "xanchor": side})  # fmt: skip
-    _layout(figure, parts[0].description, span, revision)
+    layout(figure, parts[0].description, span, revision)
     figure.update_layout(showlegend=len(traces) > 1, hovermode="x unified", yaxis=height.layout)
     return figure
 
@@ -244,18 +242,18 @@ def heatmap(
     """
     keys, x, z, known = key_by_step(measured)
     height = ValueAxis(measured.description.scale, z.ravel())
-    colours = np.log10(height.of(z)) if height.is_log else height.of(z)
+    colours = ColourLevels(z, height)
     texts = np.vectorize(lambda v: label(number(v)), otypes=[object])(z) if z.size else z
     names = [label(key) for key in keys]
     figure = go.Figure()
     figure.add_heatmap(
-        x=x, y=np.arange(len(keys)), z=colours, customdata=texts, hoverongaps=False,
+        x=x, y=np.arange(len(keys)), z=colours.levels, customdata=texts, hoverongaps=False,
         text=[[name] * len(x) for name in names], hovertemplate="%{text}<br>step %{x}: %{customdata}<extra></extra>",
-        **_colour_scale(colours, z, height, measured.description, centre),
+        **_colour_scale(colours, height, measured.description, centre),
     )  # fmt: skip
-    _mark_cells(figure, names, x, z, known & ~np.isfinite(colours))
+    _mark_cells(figure, names, x, z, known & ~np.isfinite(colours.levels))
     _add_missing(figure, measured)
-    _layout(figure, measured.description, span or _span([measured]), revision)
+    layout(figure, measured.description, span or _span([measured]), revision)
     figure.update_layout(
         height=max(HEIGHT, 90 + ROW_HEIGHT * min(len(keys), 40)),
         yaxis={"tickvals": list(range(len(keys))), "ticktext": [label(middle_cut(key)) for key in keys],
@@ -266,16 +264,11 @@ def heatmap(
 
 
 def _colour_scale(
-    colours: np.ndarray, z: np.ndarray, height: ValueAxis, description: Description, centre: float | None
+    colours: ColourLevels, height: ValueAxis, description: Description, centre: float | None
 ) -> dict:
-    finite = colours[np.isfinite(colours)]
-    bar: dict = {"thickness": 10, "title": {"text": _unit(description), "side": "right", "font": {"size": 11}}}
-    if height.is_log and finite.size:
-        positions = np.linspace(finite.min(), finite.max(), 5) if finite.max() > finite.min() else finite[:1]
-        bar |= {"tickvals": positions, "ticktext": [number(10**p, 2) for p in positions]}
-    elif height.is_symlog:
-        bar |= {"tickvals": height.layout["tickvals"], "ticktext": height.layout["ticktext"]}
-    scale: dict = {"colorbar": bar, "colorscale": palette.SEQUENTIAL}
+    title = {"text": _unit(description), "side": "right", "font": {"size": 11}}
+    scale: dict = {"colorbar": {"thickness": 10, "title": title, **colours.bar}, "colorscale": palette.SEQUENTIAL}
+    finite = colours.finite()
     if centre is not None and finite.size:
         middle = np.log10(centre) if height.is_log else float(height.of(np.array([centre]))[0])
         reach = max(float(np.abs(finite - middle).max()), 1e-9)
@@ -284,7 +277,7 @@ def _colour_scale(
 
 
 def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarray, lost: np.ndarray) -> None:
-    """Mark cells that were measured and have no colour: NaN, infinities, and numbers ≤ 0 on a log scale."""
+    """Mark cells that were measured and have no colour: NaN, infinities, and numbers below 0 on a log scale."""
     rows, columns = np.nonzero(lost)
     if not rows.size:
         return
@@ -298,75 +291,12 @@ def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarra
     )  # fmt: skip
 
 
-def spectrum_over_steps(
-    description: Description, spectra: pd.DataFrame, *, span: Span | None = None, revision: str = ""
-) -> go.Figure:
-    """Return a density over a grid as a waterfall: step × eigenvalue, colour is log₁₀ of the density.
-
-    Args:
-        description: of the density.
-        spectra: one row per step with `grid` (G,) and `density` (G,).
-        span: steps of the axis.
-        revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
-    """
-    spectra = spectra.iloc[spread(len(spectra), MAX_COLUMNS)]
-    grids = [np.asarray(grid, float) for grid in spectra["grid"]]
-    linear = threshold(np.concatenate(grids), decades=3)
-    edges = np.linspace(min(symlog(g, linear).min() for g in grids), max(symlog(g, linear).max() for g in grids),
-                        SPECTRUM_ROWS + 1)  # fmt: skip
-    columns = [highest_in_cells(symlog(g, linear), np.asarray(d, float), edges)
-               for g, d in zip(grids, spectra["density"], strict=True)]  # fmt: skip
-    z = np.log10(np.maximum(np.stack(columns, 1), 1e-300))  # (SPECTRUM_ROWS, T)
-    top = float(z.max())
-    figure = go.Figure()
-    figure.add_heatmap(
-        x=spectra["step"], y=(edges[:-1] + edges[1:]) / 2, z=np.maximum(z, top - SPECTRUM_DECADES),
-        colorscale=palette.SEQUENTIAL, hovertemplate="step %{x}: log₁₀ density %{z:.2f}<extra></extra>",
-        colorbar={"thickness": 10, "title": {"text": "log₁₀ density", "side": "right", "font": {"size": 11}}},
-    )  # fmt: skip
-    _layout(figure, description, span or (float(spectra["step"].iloc[0]), float(spectra["step"].iloc[-1])), revision)
-    positions, texts = ticks(np.concatenate(grids), linear)
-    figure.update_layout(
-        yaxis={"tickvals": positions, "ticktext": texts, "title": {"text": "eigenvalue"}, "showgrid": False},
-        height=HEIGHT + 60, hovermode="closest",
-    )  # fmt: skip
-    return figure
-
-
-def spectrum_now(description: Description, spectra: pd.DataFrame, *, revision: str = "") -> go.Figure:
-    """Return the first and the last measured density over the eigenvalue, the last with its band."""
-    rows = [spectra.iloc[0], spectra.iloc[-1]] if len(spectra) > 1 else [spectra.iloc[-1]]
-    every = np.concatenate([np.asarray(row["grid"], float) for row in rows])
-    linear = threshold(every, decades=3)
-    top = max(float(np.nanmax(row["density"])) for row in rows)
-    floor = top * 10.0**-SPECTRUM_DECADES
-    figure = go.Figure()
-    for index, row in enumerate(rows):
-        x, y = symlog(np.asarray(row["grid"]), linear), np.asarray(row["density"], float)
-        style = palette.line(len(rows) - 1 - index)
-        if index == len(rows) - 1 and row["error"] is not None:
-            band = np.asarray(row["error"], float)
-            edge = np.concatenate([np.maximum(y + band, floor), np.maximum(y - band, floor)[::-1]])
-            figure.add_scatter(x=np.concatenate([x, x[::-1]]), y=edge, fill="toself", line={"width": 0}, mode="lines",
-                               fillcolor=palette.faint(style["color"]), hoverinfo="skip", showlegend=False,
-                               name="± error")  # fmt: skip
-        figure.add_scatter(x=x, y=np.maximum(y, floor), mode="lines", line={**style, "width": 2},
-                           name=f"step {steps(row['step'])}",
-                           customdata=[f"λ = {number(v)}: {number(d)}" for v, d in zip(row["grid"], y, strict=True)],
-                           hovertemplate="%{customdata}")  # fmt: skip
-    positions, texts = ticks(every, linear)
-    _layout(figure, description, None, revision)
-    figure.update_layout(xaxis={"tickvals": positions, "ticktext": texts, "title": {"text": "eigenvalue"}},
-                         yaxis={"type": "log", "exponentformat": "power", "title": {"text": "density"}},
-                         height=HEIGHT + 60, showlegend=len(rows) > 1, hovermode="closest")  # fmt: skip
-    return figure
-
-
-def _layout(figure: go.Figure, description: Description, span: Span | None, revision: str) -> None:
+def layout(figure: go.Figure, description: Description, span: Span | None, revision: str) -> None:
+    """Give a figure what all charts share: size, axes, and the steps that it spans."""
     margin = {"l": 8, "r": 8, "t": 8, "b": 8}
     figure.update_layout(
         height=HEIGHT, margin=margin, uirevision=revision or description.name,
-        xaxis={"title": {"text": "step", "standoff": 4}, "automargin": True, "zeroline": False},
+        xaxis={"title": {"text": "step", "standoff": 12}, "automargin": True, "zeroline": False},
         yaxis={"title": {"text": _unit(description), "standoff": 12}, "automargin": True, "zeroline": False},
         yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "title": None, "font": {"size": 11}},
@@ -377,7 +307,8 @@ def _layout(figure: go.Figure, description: Description, span: Span | None, revi
 
 
 def _unit(description: Description) -> str:
-    return "dimensionless" if description.unit in {"1", ""} else label(description.unit, 40)
+    """Return the unit as an axis title; a number without a unit needs none."""
+    return "" if description.unit == "1" else label(description.unit, 40)
 
 
 def _name(part: Measured, key: str, num_parts: int) -> str:

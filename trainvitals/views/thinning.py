@@ -45,15 +45,6 @@ def spread(num_rows: int, max_rows: int) -> np.ndarray:
     return np.unique(np.linspace(0, num_rows - 1, max_rows).round().astype(int))
 
 
-def highest_in_cells(grid: np.ndarray, density: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the highest density in each cell: an outlier's narrow peak must not fall between two cells."""
-    centres = (edges[:-1] + edges[1:]) / 2
-    result = np.interp(centres, grid, density, left=0.0, right=0.0)
-    cells = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, len(centres) - 1)
-    np.maximum.at(result, cells, density)
-    return result
-
-
 def key_by_step(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
     """Return the keys (K,), the steps (T,), the values (K, T) and which of them were measured."""
     steps_all = np.unique(measured.points["step"].to_numpy(float))

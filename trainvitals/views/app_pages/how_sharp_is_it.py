@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import plotly.graph_objects as go
 
 from trainvitals.schema import Question, Scale
-from trainvitals.views import charts, facts
+from trainvitals.views import facts, spectrum_charts
 from trainvitals.views.cards import Card, together
 from trainvitals.views.page import show_question
 from trainvitals.views.run_view import RunView
 
-DENSITY = "hessian.density"
+DENSITY, LARGEST = "hessian.density", "hessian.top"
 
 
 def lead(view: RunView) -> Iterator[Card | str]:
@@ -20,12 +20,17 @@ def lead(view: RunView) -> Iterator[Card | str]:
         "stability.sharpness", "stability.threshold", scale=Scale.LOG,
     )  # fmt: skip
     yield from ("stability.ratio", "hessian.top", "hessian.trace", DENSITY)
-    yield Card("Spectrum, first and last", "The eigenvalue density at the first and at the last measurement, "
-               "the last with its error band.", (DENSITY,), _first_and_last)  # fmt: skip
+    yield Card(
+        "Spectrum, first and last",
+        "The eigenvalue density at both ends of the chosen steps, the last with its error band; ticks: largest "
+        "eigenvalues.", (DENSITY,), _first_and_last,
+    )  # fmt: skip
 
 
 def _first_and_last(view: RunView, revision: str) -> go.Figure:
-    return charts.spectrum_now(view.descriptions[DENSITY], view.spectra(DENSITY), revision=revision)
+    largest = view.measured(LARGEST).points if LARGEST in view.latest else None
+    description, spectra = view.descriptions[DENSITY], view.spectra(DENSITY)
+    return spectrum_charts.spectrum_now(description, spectra, largest=largest, revision=revision)
 
 
 show_question(Question.SHARPNESS, facts.sharpness, lead)

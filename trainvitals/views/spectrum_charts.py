@@ -1,0 +1,120 @@
+"""The density of eigenvalues as charts: over steps, and from the side at the first and the last step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from trainvitals.schema import Description
+from trainvitals.views import palette
+from trainvitals.views.charts import HEIGHT, Span, layout
+from trainvitals.views.spectrum_cells import SpectrumCells
+from trainvitals.views.thinning import MAX_COLUMNS, spread
+from trainvitals.views.words import label, number, steps, with_error
+
+SPECTRUM_ROWS = 160
+OUTLINE_CELLS = 60  # of a spectrum seen from the side: more show a comb of the peaks that the estimate is made of
+SPECTRUM_DECADES = 7  # densities lower than the highest by more are drawn as the lowest
+
+
+def spectrum_over_steps(
+    description: Description, spectra: pd.DataFrame, *, span: Span | None = None, revision: str = ""
+) -> go.Figure:
+    """Return a density over a grid as a waterfall: step × eigenvalue, colour is log₁₀ of the density.
+
+    Args:
+        description: of the density.
+        spectra: one row per step with `grid` (G,) and `density` (G,).
+        span: steps of the axis.
+        revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
+    """
+    spectra = spectra.iloc[spread(len(spectra), MAX_COLUMNS)]
+    cells = SpectrumCells(list(spectra["grid"]), SPECTRUM_ROWS)
+    columns = [cells.highest(grid, density) for grid, density in zip(spectra["grid"], spectra["density"], strict=True)]
+    z = np.log10(np.maximum(np.stack(columns, 1), 1e-300))  # (SPECTRUM_ROWS, T)
+    top = float(z.max())
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=spectra["step"], y=cells.centres, z=np.maximum(z, top - SPECTRUM_DECADES),
+        colorscale=palette.SEQUENTIAL, hovertemplate="step %{x}: log₁₀ density %{z:.2f}<extra></extra>",
+        colorbar={"thickness": 10, "title": {"text": "log₁₀ density", "side": "right", "font": {"size": 11}}},
+    )  # fmt: skip
+    layout(figure, description, span or (float(spectra["step"].iloc[0]), float(spectra["step"].iloc[-1])), revision)
+    figure.update_layout(
+        yaxis={"tickvals": cells.tickvals, "ticktext": cells.ticktext, "title": {"text": "eigenvalue"},
+               "showgrid": False},
+        height=HEIGHT + 60, hovermode="closest",
+    )  # fmt: skip
+    return figure
+
+
+def spectrum_now(
+    description: Description, spectra: pd.DataFrame, *, largest: pd.DataFrame | None = None, revision: str = ""
+) -> go.Figure:
+    """Return the first and the last measured density over the eigenvalue, the last with its band.
+
+    Seen from the side: each of `OUTLINE_CELLS` cells shows the highest density in it.
+
+    Args:
+        description: of the density.
+        spectra: one row per step with `grid`, `density` and `error`, each (G,).
+        largest: points of the largest eigenvalues, marked at the bottom for both steps.
+        revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
+    """
+    rows = [spectra.iloc[0], spectra.iloc[-1]] if len(spectra) > 1 else [spectra.iloc[-1]]
+    cells = SpectrumCells([row["grid"] for row in rows], OUTLINE_CELLS)
+    floor = max(float(np.nanmax(row["density"])) for row in rows) * 10.0**-SPECTRUM_DECADES
+    figure = go.Figure()
+    for index, row in enumerate(rows):
+        colour = palette.line(len(rows) - 1 - index)["color"]
+        if index == len(rows) - 1 and row["error"] is not None:
+            _add_spectrum_band(figure, row, cells, floor, colour)
+        _add_outline(figure, row, cells, floor, colour)
+        if largest is not None:
+            _add_eigenvalues(figure, largest, row["step"], cells, colour)
+    layout(figure, description, None, revision)
+    figure.update_layout(
+        xaxis={"tickvals": cells.tickvals, "ticktext": cells.ticktext, "title": {"text": "eigenvalue"}},
+        yaxis={"type": "log", "exponentformat": "power", "title": {"text": "density"}},
+        height=HEIGHT + 60, showlegend=len(rows) > 1, hovermode="closest",
+    )  # fmt: skip
+    return figure
+
+
+def _add_outline(figure: go.Figure, row: pd.Series, cells: SpectrumCells, floor: float, colour: str) -> None:
+    """Draw a density as a filled outline that stands on the floor."""
+    y, name = cells.highest(row["grid"], row["density"]), f"step {steps(row['step'])}"
+    figure.add_scatter(
+        x=[cells.edges[0], *cells.centres, cells.edges[-1]], y=[floor, *np.maximum(y, floor), floor],
+        fill="toself", fillcolor=palette.faint(colour), mode="lines", line={"color": colour, "width": 1.25},
+        name=name, hoveron="points", customdata=["", *(label(f"{name}: density {number(v)}") for v in y), ""],
+        hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
+
+
+def _add_spectrum_band(figure: go.Figure, row: pd.Series, cells: SpectrumCells, floor: float, colour: str) -> None:
+    density, error = np.asarray(row["density"], float), np.asarray(row["error"], float)
+    high, low = (np.maximum(cells.highest(row["grid"], density + side * error), floor) for side in (1, -1))
+    figure.add_scatter(
+        x=np.concatenate([cells.centres, cells.centres[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
+        fillcolor=palette.faint(colour, 0.3), line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False,
+        name="± error",
+    )  # fmt: skip
+
+
+def _add_eigenvalues(figure: go.Figure, largest: pd.DataFrame, step: int, cells: SpectrumCells, colour: str) -> None:
+    """Mark the largest eigenvalues of a step as ticks at the bottom."""
+    found = largest.loc[largest["step"] == step]
+    found = found.loc[np.isfinite(found["value"].to_numpy(float))]
+    if found.empty:
+        return
+    values = found["value"].to_numpy(float)
+    words = [f"{key or 'largest'} = {with_error(value, error)} at step {steps(step)}"
+             for key, value, error in zip(found["key"], values, found["error"], strict=True)]  # fmt: skip
+    figure.add_scatter(
+        x=cells.of(values), y=np.full(len(values), 0.03), yaxis="y2", mode="markers", showlegend=False,
+        name=f"largest eigenvalues, step {steps(step)}",
+        marker={"symbol": "line-ns", "size": 12, "line": {"color": colour, "width": 2}},
+        customdata=[label(text) for text in words], hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
