@@ -116,17 +116,15 @@ class WeightNorms(Diagnostic):
         }
 
     def _start(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
-        if self.reference is None:
-            return snapshot.initial_parameters
+        given = self.reference is not None
+        start = self.reference if self.reference is not None else snapshot.initial_parameters
         for name, parameter in snapshot.parameters.items():
-            found = self.reference.get(name)
+            found = start.get(name)
             if found is None or found.shape != parameter.shape:
+                where = "the option reference of weights.norm" if given else "the model at the start of the run"
                 what = "nothing" if found is None else f"shape {tuple(found.shape)}"
-                raise Missing(
-                    f"the option reference of weights.norm has {what} for {name!r}, "
-                    f"expected shape {tuple(parameter.shape)}"
-                )
-        return {name: self.reference[name].to(p.device) for name, p in snapshot.parameters.items()}
+                raise Missing(f"{where} has {what} for {name!r}, expected shape {tuple(parameter.shape)}")
+        return {name: start[name].to(p.device) for name, p in snapshot.parameters.items()}
 
 
 @dataclass

@@ -6,7 +6,7 @@ Legend: N samples of the probe, m samples of a piece, P trainable parameters.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,9 @@ def per_sample_gradients(
 
     One vectorised backward pass a piece (`torch.func.vmap`); where the model does not allow it (recurrent
     layers, control flow on data), one backward pass a sample.
+
+    Raises:
+        Missing: if a sample alone cannot go through the model (BatchNorm in train mode).
     """
     num_values = sum(p.numel() for p in parameters.values())
     itemsize = next(iter(parameters.values())).element_size()
@@ -39,9 +42,9 @@ def per_sample_gradients(
         part = _narrow(batch, start, min(piece, size - start), size)
         try:
             yield method(loss_of, parameters, part, min(piece, size - start))
-        except (RuntimeError, ValueError, NotImplementedError, TypeError):
+        except Exception as error:
             if method is _one_by_one:
-                raise
+                raise Missing(f"the model or the loss does not take one sample alone: {error}") from error
             method = _one_by_one
             continue
         start += piece
@@ -65,10 +68,17 @@ def _one_by_one(loss_of: LossOf, parameters: Mapping[str, Tensor], batch: Any, s
     for index in range(size):
         values = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         loss = loss_of(values, _narrow(batch, index, 1, size))
-        gradients = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
+        gradients = gradients_of(loss, list(values.values()))
         rows.append(torch.cat([g.reshape(-1) for g in gradients]))
         losses.append(loss.detach())
     return torch.stack(rows), torch.stack(losses)
+
+
+def gradients_of(loss: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return ∂loss/∂leaf for each leaf: zeros for those that the loss does not depend on."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return torch.autograd.grad(loss, list(leaves), materialize_grads=True)
 
 
 def _is_per_sample(leaf: Any, size: int) -> bool:
@@ -83,11 +93,12 @@ class TrajectoryRecorder:
     """Keeps copies of gradients and updates of the last two steps, only where a due step needs them.
 
     Args:
-        names: the trainable parameters' names by identity, in the model's order.
+        names: gives the trainable parameters' names by identity; asked at every recorded step, for layers
+            thaw.
         is_wanted: tells whether the trajectory is read after a given step.
     """
 
-    def __init__(self, names: Mapping[Tensor, str], is_wanted: Callable[[int], bool]) -> None:
+    def __init__(self, names: Callable[[], Mapping[Tensor, str]], is_wanted: Callable[[int], bool]) -> None:
         self._names = names
         self._is_wanted = is_wanted
         self._before: dict[str, Tensor] | None = None
@@ -125,7 +136,8 @@ class TrajectoryRecorder:
         return Trajectory(gradient, update, *previous)
 
     def _parameters(self, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+        names = self._names()
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter in self._names:
-                    yield self._names[parameter], parameter
+                if parameter in names:
+                    yield names[parameter], parameter

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -86,11 +88,24 @@ def take_readings(
     say so, and `on_error` hears of it; the others go on.
     """
     readings: dict[str, Reading] = {}
-    with bystander(subject.model, mode=subject.mode):
+    with _lent(subject):
         snapshot = ModelSnapshot(subject, {d.name: d for d in diagnostics}, step=step, trajectory=trajectory)
-        for diagnostic in diagnostics:
-            readings.update(_measured(diagnostic, snapshot, subject, on_error))
+        try:
+            for diagnostic in diagnostics:
+                readings.update(_measured(diagnostic, snapshot, subject, on_error))
+        finally:
+            snapshot.release()
     return readings
+
+
+@contextmanager
+def _lent(subject: Subject) -> Iterator[None]:
+    """Take the model for a while; diagnostics make their own tensors on the CPU, whatever the user's default is."""
+    default = torch.get_default_device()
+    subject.default_device = default if default.type != "cpu" else None
+    with bystander(subject.model, mode=subject.mode, beside=subject.beside):
+        with torch.device("cpu") if subject.default_device else nullcontext():
+            yield
 
 
 def _measured(

@@ -6,6 +6,7 @@ Legend: N samples of the probe, n samples of one chunk.
 from __future__ import annotations
 
 import hashlib
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,7 +153,9 @@ def _outline(batch: Any) -> str:
 
 def _drawn(loader: Iterable[Any], max_samples: int) -> list[Any]:
     """Draw batches without leaving a trace in the loader, its dataset or any random state."""
-    put_back = preserving_random_state(_holders(loader))
+    holders = list(_holders(loader))
+    put_back = preserving_random_state(holders)
+    attributes = [(vars(value), dict(vars(value))) for value in holders if _is_walked(value)]
     try:
         torch.manual_seed(_LOADER_SEED)
         chunks: list[Any] = []
@@ -166,6 +169,10 @@ def _drawn(loader: Iterable[Any], max_samples: int) -> list[Any]:
         return chunks
     finally:
         put_back()
+        for now, before in attributes:  # an epoch counted, workers kept for the next pass
+            if len(now) != len(before) or any(now.get(name, now) is not value for name, value in before.items()):
+                now.clear()
+                now.update(before)
 
 
 def _bystanding(loader: Iterable[Any]) -> Iterable[Any]:
@@ -174,15 +181,21 @@ def _bystanding(loader: Iterable[Any]) -> Iterable[Any]:
     The user's `iter(loader)` would draw from its generator, advance its sampler, and with persistent
     workers start the very processes whose random state training is about to use.
     """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+    if not isinstance(loader, DataLoader):
         return loader
-    if len(loader.dataset) == 0:  # pyright: ignore[reportArgumentType]
-        return []
     order = torch.Generator().manual_seed(_LOADER_SEED)
-    sampler = RandomSampler(loader.dataset, generator=order)  # pyright: ignore[reportArgumentType]
-    return DataLoader(
-        loader.dataset, loader.batch_size, sampler=sampler, collate_fn=loader.collate_fn, generator=order
-    )  # fmt: skip
+    if isinstance(loader.dataset, IterableDataset):
+        how: dict[str, Any] = {"batch_size": loader.batch_size}
+    elif loader.batch_size is not None:
+        if len(loader.dataset) == 0:  # pyright: ignore[reportArgumentType]
+            return []
+        sampler = RandomSampler(loader.dataset, generator=order)  # pyright: ignore[reportArgumentType]
+        how = {"batch_size": loader.batch_size, "sampler": sampler}
+    elif loader.batch_sampler is not None:
+        how = {"batch_sampler": loader.batch_sampler}
+    else:  # the data set gives whole batches
+        how = {"batch_size": None, "sampler": loader.sampler}
+    return DataLoader(loader.dataset, collate_fn=loader.collate_fn, generator=order, **how)
 
 
 def _holders(loader: Any) -> Iterator[Any]:
@@ -191,14 +204,20 @@ def _holders(loader: Any) -> Iterator[Any]:
     queue: list[tuple[Any, int]] = [(loader, 0)]
     while queue:
         value, depth = queue.pop()
-        if id(value) in seen or depth > 4:
+        if id(value) in seen or depth > 6:
             continue
         seen.add(id(value))
         yield value
-        if isinstance(value, (list, tuple)) and len(value) <= 64:
-            queue += [(part, depth + 1) for part in value]
-        elif hasattr(value, "__dict__") and not isinstance(value, (type, torch.nn.Module)):
+        if isinstance(value, (list, tuple, dict)) and len(value) <= 64:
+            queue += [(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
+        elif _is_walked(value):
             queue += [(part, depth + 1) for part in vars(value).values()]
+
+
+def _is_walked(value: Any) -> bool:
+    return isinstance(getattr(value, "__dict__", None), dict) and not isinstance(
+        value, (type, types.ModuleType, types.FunctionType, torch.nn.Module)
+    )
 
 
 def _first(batch: Any, count: int, size: int) -> Any:

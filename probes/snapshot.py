@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.probes.activations import Capture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches
-from trainvitals.probes.gradients import per_sample_gradients
+from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
 from trainvitals.probes.subject import Subject, float32_if_half
@@ -63,11 +64,17 @@ class ModelSnapshot:
         self._due = due
         self._trajectory = trajectory
         self._memory: dict[Callable[..., Any], Any] = {}
+        self._train_chunks: list[tuple[Tensor, Tensor]] | None = None  # loss and outputs of each chunk
+        self._gradient: Mapping[str, Tensor] = {}
+        self._no_hessian: str | None = None
         self._needs = Needs.NOTHING
         for diagnostic in due.values():
             self._needs |= diagnostic.needs
-        self._capture = Capture(
-            subject.model,
+        self._capture = self._new_capture()
+
+    def _new_capture(self) -> Capture:
+        return Capture(
+            self._subject.model,
             activations=bool(self._needs & Needs.ACTIVATIONS),
             features=bool(self._needs & Needs.FEATURES),
         )
@@ -108,21 +115,14 @@ class ModelSnapshot:
     @cached_property
     def train(self) -> Evaluation:
         self._run_train_pass()
-        outputs = _joined([outputs for _, outputs in self._train_chunks])
-        loss = sum(
-            share * value.item()
-            for share, (value, _) in zip(self._subject.train.shares, self._train_chunks, strict=True)
-        )
-        return Evaluation(float(loss), outputs, self._subject.train.targets, self.num_samples)
+        return _evaluation(self._subject.train, self._train_chunks or [])
 
     @cached_property
     def heldout(self) -> Evaluation:
         batch = self._subject.heldout
         if batch is None:
             raise Missing("no held-out probe batch was given (heldout=)")
-        pieces = [self._evaluate(chunk) for chunk in batch.chunks]
-        loss = sum(share * value.item() for share, (value, _) in zip(batch.shares, pieces, strict=True))
-        return Evaluation(float(loss), _joined([o for _, o in pieces]), batch.targets, batch.num_samples)
+        return _evaluation(batch, [self._evaluate(chunk) for chunk in batch.chunks])
 
     @property
     def activations(self) -> Mapping[str, Tensor]:
@@ -155,14 +155,13 @@ class ModelSnapshot:
 
     @cached_property
     def gradient(self) -> Mapping[str, Tensor]:
-        if self._needs & Needs.HVP:
-            return self.hessian.split(self.hessian.gradient)
         self._run_train_pass()
-        return self._gradient
+        return self.hessian.split(self.hessian.gradient) if "hessian" in vars(self) else self._gradient
 
     @cached_property
     def gradient_sums(self) -> GradientSums:
         batch, parameters = self._subject.train, self.parameters
+        self._check_real()
         labels, num_classes = self._labels()
         layout = {name: p.shape for name, p in parameters.items()}
         sums = GradientSums(layout, num_classes)
@@ -171,7 +170,7 @@ class ModelSnapshot:
             for gradients, losses in per_sample_gradients(self._mean_loss, parameters, chunk, size):
                 count = len(losses)
                 sums.add(gradients.detach(), None if labels is None else labels[start : start + count])
-                total += float(losses.double().sum())
+                total += float(losses.detach().double().sum())
                 start += count
         self._subject.num_passes["backward"] += 1
         self._check_mean(total / batch.num_samples)
@@ -179,8 +178,26 @@ class ModelSnapshot:
 
     @cached_property
     def hessian(self) -> HessianOperator:
+        """Hessian products on one graph, which is built here: its forward pass is the train pass.
+
+        Raises:
+            Missing: if the parameters are complex, of several dtypes or devices, or the pass fails.
+        """
+        if self._no_hessian is not None:
+            raise Missing(self._no_hessian)
+        try:
+            self._check_real()
+            self._train_chunks = []
+            operator = self._hessian_operator()
+            _ = operator.gradient
+        except Exception as error:
+            self._train_chunks = None
+            self._no_hessian = str(error) if isinstance(error, Missing) else f"no Hessian here: {error}"
+            raise Missing(self._no_hessian) from error
+        return operator
+
+    def _hessian_operator(self) -> HessianOperator:
         batch = self._subject.train
-        self._train_chunks: list[tuple[Tensor, Tensor]] = []
         names = list(self.parameters)
 
         def loss_of(index: int) -> Callable[[Sequence[Tensor]], Tensor]:
@@ -245,16 +262,26 @@ class ModelSnapshot:
             (chunk[0].clone(), chunk[1].clone(), share) for chunk, share in zip(batch.chunks, batch.shares, strict=True)
         ]  # fmt: skip
 
+    def release(self) -> None:
+        """Let go of graphs and tensors; nothing can be read afterwards.
+
+        They refer to the snapshot and it to them: Python would keep the double-backward graph of one step until
+        it next looks for such circles, many steps later.
+        """
+        if "hessian" in vars(self):
+            self.hessian.release()
+        vars(self).clear()
+
     # How it is produced ---------------------------------------------------------------------------
 
     def _run_train_pass(self) -> None:
         """Run the one forward pass over the train probe, in the form that the merged needs ask for."""
-        if hasattr(self, "_train_chunks"):
+        if self._train_chunks is None and self._needs & Needs.HVP:
+            with suppress(Missing):
+                _ = self.hessian
+        if self._train_chunks is not None:
             return
-        if self._needs & Needs.HVP:
-            _ = self.hessian.gradient  # building the graph is the pass
-            return
-        self._train_chunks = []
+        self._train_chunks, self._capture = [], self._new_capture()  # without what a failed pass left
         batch, wants_gradient = self._subject.train, bool(self._needs & Needs.GRADIENT)
         sums: list[Tensor] | None = None
         for index, share in enumerate(batch.shares):
@@ -263,7 +290,7 @@ class ModelSnapshot:
                 loss = self._captured(batch, index, values)
             if wants_gradient:
                 self._subject.num_passes["backward"] += 1
-                parts = torch.autograd.grad(loss * share, list(values.values()), materialize_grads=True)
+                parts = gradients_of(loss * share, list(values.values()))
                 sums = list(parts) if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
         self._gradient = dict(zip(self.parameters, sums or [], strict=bool(sums)))
 
@@ -271,6 +298,7 @@ class ModelSnapshot:
         self._subject.num_passes["forward"] += 1
         with self._capture.capturing(batch.sizes[index]):
             loss, outputs = self._subject.loss_and_outputs(parameters, batch.chunks[index])
+        assert self._train_chunks is not None
         self._train_chunks.append((loss.detach(), _main_tensor(outputs).detach()))
         return loss
 
@@ -279,6 +307,10 @@ class ModelSnapshot:
         with torch.no_grad():
             loss, outputs = self._subject.loss_and_outputs(self.parameters, chunk)
         return loss, _main_tensor(outputs)
+
+    def _check_real(self) -> None:
+        if any(p.is_complex() for p in self.parameters.values()):
+            raise Missing("trainable parameters are complex: per-sample gradients and Hessians are for real ones")
 
     def _mean_loss(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
         return self._subject.loss_and_outputs(parameters, batch)[0]
@@ -297,6 +329,11 @@ class ModelSnapshot:
                 f"the batch's loss ({whole:.6g}) is not the mean of its samples' losses ({mean_of_samples:.6g}): "
                 "a sum, class weights, BatchNorm or dropout in train mode make them differ"
             )
+
+
+def _evaluation(batch: ProbeBatch, chunks: Sequence[tuple[Tensor, Tensor]]) -> Evaluation:
+    loss = sum(share * value.item() for share, (value, _) in zip(batch.shares, chunks, strict=True))
+    return Evaluation(float(loss), _joined([outputs for _, outputs in chunks]), batch.targets, batch.num_samples)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

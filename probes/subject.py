@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ class Subject:
     mode: str = "eval"
     seed: int = 0
     initial_parameters: Mapping[str, Tensor] | None = None
+    default_device: torch.device | None = None  # the user's, while the diagnostics work on the CPU's
     num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
 
     def loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
@@ -43,11 +45,14 @@ class Subject:
         """Return the loss as the user's function gives it, and the outputs.
 
         Inputs are copies (a forward pass may write to them), in float32 for bf16 and fp16 models.
-        Dropout draws from the run's own seed, so that every pass of a measurement sees one mask.
+        What draws random numbers does so from the run's own seed, so that every pass of a measurement sees one mask.
         """
         batch = tree_map(_as_probe_input, batch)
-        if self.mode == "train":
-            torch.manual_seed(self.seed)
+        torch.manual_seed(self.seed)
+        with self.default_device or nullcontext():
+            return self._called(parameters, batch)
+
+    def _called(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
         if self.forward is not None:
             outputs, loss = self.forward(_Called(self.model, parameters), batch)
         else:
@@ -56,12 +61,22 @@ class Subject:
         return loss, outputs
 
     def parameters(self) -> dict[str, Tensor]:
-        """Return trainable parameters by name, tied ones once: detached aliases, float32 for half precision."""
-        return {
-            name: float32_if_half(p)
-            for name, p in self.model.named_parameters()
-            if p.requires_grad
-        }
+        """Return copies of trainable parameters by name, tied ones once, in float32 for half precision.
+
+        Copies, for a forward pass may write to its weights: `nn.Embedding(max_norm=...)` does.
+        """
+        return {name: _copied(p) for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def weights_at_start(self) -> dict[str, Tensor]:
+        """Return copies of what is or may be trained: frozen layers that the optimiser holds may thaw later."""
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        held = {p for group in groups for p in group["params"]}
+        return {name: _copied(p) for name, p in self.model.named_parameters() if p.requires_grad or p in held}
+
+    @property
+    def beside(self) -> tuple[Any, ...]:
+        """What probe passes call besides the model."""
+        return tuple(part for part in (self.loss, self.forward) if part is not None)
 
 
 class _Called(nn.Module):
@@ -82,6 +97,10 @@ class _Called(nn.Module):
 def float32_if_half(tensor: Tensor) -> Tensor:
     """Return a detached alias, or a float32 copy of bf16 and fp16."""
     return tensor.detach().float() if tensor.dtype in _HALF else tensor.detach()
+
+
+def _copied(parameter: Tensor) -> Tensor:
+    return parameter.detach().float() if parameter.dtype in _HALF else parameter.detach().clone()
 
 
 def _as_probe_input(leaf: Any) -> Any:
@@ -146,7 +165,7 @@ def _check_model(model: nn.Module, call: str) -> None:
 
 def _check_fit(subject: Subject, batch: ProbeBatch, argument: str, call: str) -> None:
     """Run the first chunk once: what does not fit is the user's to know now, not a gap in a chart."""
-    with bystander(subject.model, mode=subject.mode), torch.no_grad():
+    with bystander(subject.model, mode=subject.mode, beside=subject.beside), torch.no_grad():
         chunk = batch.chunks[0]
         try:
             loss, _ = subject.raw_loss_and_outputs(subject.parameters(), chunk)

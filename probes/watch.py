@@ -103,7 +103,7 @@ def watch(
         model, loss=loss, forward=forward, train=train, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
     )  # fmt: skip
-    subject.initial_parameters = {key: value.clone() for key, value in subject.parameters().items()}
+    subject.initial_parameters = subject.weights_at_start()
     run_name = name or type(subject.model).__name__
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
     writer = RunWriter.create(Path(store), run_name, run_meta(subject, schedules, share), descriptions)
@@ -143,7 +143,7 @@ class Watch:
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()
-        self._recorder = TrajectoryRecorder(names_of_parameters(subject.model), self._is_trajectory_due)
+        self._recorder = TrajectoryRecorder(lambda: names_of_parameters(subject.model), self._is_trajectory_due)
         self._attach()
         atexit.register(self._at_exit)
         try:
@@ -174,7 +174,7 @@ class Watch:
                 continue
             try:
                 numbers[name] = float(value)
-            except (TypeError, ValueError, RuntimeError):
+            except Exception:  # too large an integer, a tensor without data, a class of the user's
                 kind = type(value).__name__
                 self._warn(f"log:{name}", f"expected one number for {name!r} in run.log, got {kind}; log a float")
         if numbers and self._is_open:

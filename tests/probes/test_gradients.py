@@ -66,7 +66,7 @@ def test_the_trajectory_is_what_the_last_two_steps_did():
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     names = {p: name for name, p in model.named_parameters()}
-    recorder = TrajectoryRecorder(names, lambda step: step == 3)
+    recorder = TrajectoryRecorder(lambda: names, lambda step: step == 3)
     weights, grads = [model.weight.detach().clone()], []
     for step in range(1, 5):
         optimizer.zero_grad()
