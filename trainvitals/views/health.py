@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from trainvitals.schema import Reading, Status
+from trainvitals.schema import Question, Reading, Status
 from trainvitals.views.run_view import COST_SCALARS, RunView
 from trainvitals.views.words import clean, duration, number, steps, with_error
 
@@ -39,37 +40,48 @@ def step_rate(view: RunView) -> float | None:
     return None
 
 
-def summarised(reading: Reading, keys_word: str = "") -> str:
-    """Return a reading as one short text: value ± error, the range of a vector, or `missing`."""
-    if reading.missing is not None or reading.value is None:
-        return "missing"
+def summarised(reading: Reading) -> str:
+    """Return a reading as one short text: value ± error, the range of a vector and its length, or why it is missing.
+
+    >>> summarised(Reading(value=1.25, error=0.5)), summarised(Reading(value=np.array([0.5, 3.0, 2.0])))
+    ('1.25 ± 0.5', '0.5 to 3 (3)')
+    """
+    if _is_missing(reading):
+        return f"missing: {clean(reading.missing)}" if reading.missing else "missing"
     values = np.asarray(reading.value, float)
     flag = " (not converged)" if reading.converged is False else ""
-    if values.ndim == 0:
-        error = None if reading.error is None else float(reading.error)
-        return with_error(float(values), error) + flag
+    if values.size == 1:
+        error = None if reading.error is None else float(np.asarray(reading.error, float).reshape(-1)[0])
+        return with_error(float(values.reshape(-1)[0]), error) + flag
     if "grid" in reading.details:
         return f"density on {values.size:,} points"
     finite = values[np.isfinite(values)]
     if not finite.size:
         return f"no finite value among {values.size}"
-    what = f"{values.size} × {keys_word}" if keys_word else f"{values.size} values"
-    return f"{number(float(finite.min()))} to {number(float(finite.max()))} ({what})" + flag
+    return f"{number(float(finite.min()), 3)} to {number(float(finite.max()), 3)} ({values.size})" + flag
+
+
+def _is_missing(reading: Reading) -> bool:
+    return reading.missing is not None or reading.value is None
 
 
 def latest_table(view: RunView) -> pd.DataFrame:
-    """Return the last value of every metric with its step, and its reason when missing."""
+    """Return the last value of every metric with its step, or why it is missing, in the order of the pages.
+
+    On a page, numbers come before vectors and what the script logged comes last.
+    """
+    order = [str(question) for question in Question]
     rows = []
     for name, (step, reading) in view.latest.items():
-        description = view.descriptions.get(name)
-        if description is None or name in COST_SCALARS:
+        if name in COST_SCALARS:
             continue
-        rows.append({
-            "Metric": clean(description.title), "Latest": summarised(reading, clean(description.keys, 20)),
-            "Step": step, "Missing because": clean(reading.missing or ""), "Name": clean(name),
-        })  # fmt: skip
-    columns = ["Metric", "Latest", "Step", "Missing because", "Name"]
-    return pd.DataFrame(rows, columns=columns)
+        question = view.descriptions[name].question
+        rank = order.index(question) if question in order else len(order)
+        place = (rank, question, name not in view.stored, np.ndim(reading.value) > 0, name)
+        rows.append((place, question, view.descriptions[name].title, summarised(reading), step, _is_missing(reading)))
+    columns = ["Question", "Metric", "Latest", "Step", "Missing"]
+    ordered = [(clean(question), clean(title), *rest) for _, question, title, *rest in sorted(rows, key=itemgetter(0))]
+    return pd.DataFrame(ordered, columns=columns)
 
 
 def cost_table(view: RunView) -> pd.DataFrame:
@@ -106,16 +118,16 @@ def _schedule(meta: dict[str, Any], name: str) -> str:
     return ""
 
 
-def missing_table(view: RunView) -> pd.DataFrame:
-    """Return the metrics whose last point is missing, with the reason in words."""
+def missing_now(view: RunView) -> list[str]:
+    """Return the titles of the metrics whose last point is missing."""
     table = latest_table(view)
-    return table.loc[table["Latest"] == "missing", ["Metric", "Step", "Missing because", "Name"]]
+    return list(table.loc[table["Missing"].astype(bool), "Metric"])
 
 
 def one_line(view: RunView) -> str:
     """Return the first page's summary: how much was recorded, what is undefined, what was warned of."""
     num_metrics = sum(name not in COST_SCALARS for name in view.latest)
-    undefined = list(missing_table(view)["Metric"])
+    undefined = missing_now(view)
     warnings = sum(kind == "warning" for kind in view.events["kind"])
     parts = [f"{num_metrics} metrics recorded"]
     parts.append(f"undefined now: {', '.join(undefined[:3])}{', …' if len(undefined) > 3 else ''}" if undefined

@@ -33,17 +33,26 @@ COST_SCALARS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The points of a metric that have been read, up to its last step, and the token of the last point."""
+
+    step: int
+    token: tuple
+    table: pd.DataFrame
+
+
 @dataclass
 class RunCache:
     """What has been read and drawn of one run, shared by all browsers that look at it."""
 
-    points: dict[str, tuple[int, pd.DataFrame]] = field(default_factory=dict)
+    points: dict[str, Seen] = field(default_factory=dict)
     made: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class RunView:
-    """A run during one refresh of a page. Reads are cached by the step of the metric's last point."""
+    """A run during one refresh of a page. Reads are cached by the metric's last point."""
 
     def __init__(
         self, run: Run, cache: RunCache | None = None, window: tuple[int | None, int | None] = (None, None)
@@ -102,25 +111,24 @@ class RunView:
 
     def token(self, *names: str) -> tuple:
         """Return what changes when one of these metrics has a new point."""
-        last = ((name, self.latest[name]) for name in names if name in self.latest)
-        return tuple((name, step, reading.missing) for name, (step, reading) in last)
+        return tuple((name, *_seen(*self.latest[name])) for name in names if name in self.latest)
 
     def points(self, name: str) -> pd.DataFrame:
         """Return all points of a metric; only those since the last read are read from the file."""
         if name not in self.latest:
             return no_points()
-        last = self.latest[name][0]
+        last, token = self.latest[name][0], self.token(name)
         with self.cache.lock:
             seen = self.cache.points.get(name)
             if seen is None:
                 table = self.run.series(name)
-            elif seen[0] == last:
-                return seen[1]
-            else:  # the last step is read again: it may have been written in two parts
-                old = seen[1].loc[seen[1]["step"] < seen[0]]
-                new = self.run.series(name, start=seen[0])
+            elif seen.token == token:
+                return seen.table
+            else:  # the last step is read again: one step may have several points
+                start = min(seen.step, last)
+                old, new = seen.table.loc[seen.table["step"] < start], self.run.series(name, start=start)
                 table = pd.concat([old, new], ignore_index=True) if len(old) and len(new) else new if len(new) else old
-            self.cache.points[name] = (last, table)
+            self.cache.points[name] = Seen(last, token, table)
             return table
 
     def missing(self, name: str) -> pd.DataFrame:
@@ -164,6 +172,12 @@ class RunView:
             end = -(-end // quantum) * quantum
         first, last = self.window
         return float(first or 0), float(end if last is None else last)
+
+
+def _seen(step: int, reading: Reading) -> tuple:
+    """Return what tells a metric's last point from the one before, at the same step too; NaN equals itself."""
+    value = None if reading.value is None else np.asarray(reading.value).tobytes()
+    return step, reading.missing, value, reading.seconds
 
 
 def plain_description(name: str) -> Description:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -62,29 +65,44 @@ def spectrum_now(
         largest: points of the largest eigenvalues, marked at the bottom for both steps.
         revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
     """
-    rows = [spectra.iloc[0], spectra.iloc[-1]] if len(spectra) > 1 else [spectra.iloc[-1]]
-    cells = SpectrumCells([row["grid"] for row in rows], OUTLINE_CELLS)
-    floor = max(float(np.nanmax(row["density"])) for row in rows) * 10.0**-SPECTRUM_DECADES
+    ends = [_Spectrum.of(spectra.iloc[at]) for at in ((0, -1) if len(spectra) > 1 else (-1,))]
+    cells = SpectrumCells([end.grid for end in ends], OUTLINE_CELLS)
+    floor = max(float(np.nanmax(end.density)) for end in ends) * 10.0**-SPECTRUM_DECADES
     figure = go.Figure()
-    for index, row in enumerate(rows):
-        colour = palette.line(len(rows) - 1 - index)["color"]
-        if index == len(rows) - 1 and row["error"] is not None:
-            _add_spectrum_band(figure, row, cells, floor, colour)
-        _add_outline(figure, row, cells, floor, colour)
+    for end in ends:
+        colour = palette.line(0 if end is ends[-1] else 1)["color"]
+        if end is ends[-1] and end.error is not None:
+            _add_spectrum_band(figure, end, end.error, cells, floor, colour)
+        _add_outline(figure, end, cells, floor, colour)
         if largest is not None:
-            _add_eigenvalues(figure, largest, row["step"], cells, colour)
+            _add_eigenvalues(figure, largest, end.step, cells, colour)
     layout(figure, description, None, revision)
     figure.update_layout(
         xaxis={"tickvals": cells.tickvals, "ticktext": cells.ticktext, "title": {"text": "eigenvalue"}},
         yaxis={"type": "log", "exponentformat": "power", "title": {"text": "density"}},
-        height=HEIGHT + 60, showlegend=len(rows) > 1, hovermode="closest",
+        height=HEIGHT + 60, showlegend=len(ends) > 1, hovermode="closest",
     )  # fmt: skip
     return figure
 
 
-def _add_outline(figure: go.Figure, row: pd.Series, cells: SpectrumCells, floor: float, colour: str) -> None:
+@dataclass(frozen=True)
+class _Spectrum:
+    """One row of the spectra: a density at a step, arrays (G,)."""
+
+    step: int
+    grid: np.ndarray
+    density: np.ndarray
+    error: np.ndarray | None
+
+    @classmethod
+    def of(cls, row: Any) -> _Spectrum:
+        error = None if row["error"] is None else np.asarray(row["error"], float)
+        return cls(int(row["step"]), np.asarray(row["grid"], float), np.asarray(row["density"], float), error)
+
+
+def _add_outline(figure: go.Figure, spectrum: _Spectrum, cells: SpectrumCells, floor: float, colour: str) -> None:
     """Draw a density as a filled outline that stands on the floor."""
-    y, name = cells.highest(row["grid"], row["density"]), f"step {steps(row['step'])}"
+    y, name = cells.highest(spectrum.grid, spectrum.density), f"step {steps(spectrum.step)}"
     figure.add_scatter(
         x=[cells.edges[0], *cells.centres, cells.edges[-1]], y=[floor, *np.maximum(y, floor), floor],
         fill="toself", fillcolor=palette.faint(colour), mode="lines", line={"color": colour, "width": 1.25},
@@ -93,9 +111,11 @@ def _add_outline(figure: go.Figure, row: pd.Series, cells: SpectrumCells, floor:
     )  # fmt: skip
 
 
-def _add_spectrum_band(figure: go.Figure, row: pd.Series, cells: SpectrumCells, floor: float, colour: str) -> None:
-    density, error = np.asarray(row["density"], float), np.asarray(row["error"], float)
-    high, low = (np.maximum(cells.highest(row["grid"], density + side * error), floor) for side in (1, -1))
+def _add_spectrum_band(
+    figure: go.Figure, spectrum: _Spectrum, error: np.ndarray, cells: SpectrumCells, floor: float, colour: str
+) -> None:
+    sides = (spectrum.density + error, spectrum.density - error)
+    high, low = (np.maximum(cells.highest(spectrum.grid, side), floor) for side in sides)
     figure.add_scatter(
         x=np.concatenate([cells.centres, cells.centres[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
         fillcolor=palette.faint(colour, 0.3), line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False,

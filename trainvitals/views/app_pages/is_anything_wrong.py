@@ -1,8 +1,11 @@
 """Is anything wrong? What the run is doing, the last value of everything, what it cost, what was said."""
 
 import time
+from typing import Any
 
+import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from trainvitals.views import health
 from trainvitals.views.cards import card, grid
@@ -11,6 +14,8 @@ from trainvitals.views.run_view import COST_SCALARS, RunView, last_value
 from trainvitals.views.words import clean, clock, duration, number, plain, share, steps
 
 MAX_EVENTS = 200
+ROW_HEIGHT = 28  # pixels: the first two questions fit on 720
+MAX_ROWS = 30  # of one table; more are scrolled
 
 
 def body(view: RunView) -> None:
@@ -27,13 +32,12 @@ def body(view: RunView) -> None:
 
 def _numbers(view: RunView) -> None:
     rate, part = health.step_rate(view), last_value(view, "probe.share")
-    missing = health.missing_table(view)
     with st.container(horizontal=True, gap="small"):
         st.metric("Step", "–" if view.last_step is None else steps(view.last_step), border=True)
         st.metric("Steps a second", number(rate, 3), border=True, help="Over the last measured steps.")
         st.metric("Spent measuring", "–" if part is None else share(part), border=True,
                   help="Share of the wall time since the run began.")  # fmt: skip
-        st.metric("Undefined now", f"{len(missing)} of {len(health.latest_table(view))}", border=True)
+        st.metric("Undefined now", f"{len(health.missing_now(view))} of {len(health.latest_table(view))}", border=True)
         if view.run.started:
             end = time.time() if view.status == "live" else view.updated or view.run.started
             st.metric("Running" if view.status == "live" else "Ran", duration(end - view.run.started), border=True)
@@ -59,11 +63,24 @@ def _latest(view: RunView) -> None:
     if table.empty:
         st.info("Nothing was measured yet: the first values come with the first measured step.")
         return
-    st.dataframe(table, key="latest", hide_index=True, column_config={
-        "Metric": st.column_config.TextColumn(width="medium"), "Latest": st.column_config.TextColumn(width="medium"),
-        "Step": st.column_config.NumberColumn(width="small"),
-        "Missing because": st.column_config.TextColumn(width="medium"),
-    })  # fmt: skip
+    free: list[DeltaGenerator] = []
+    for index, (question, rows) in enumerate(table.groupby("Question", sort=False)):
+        free = free or list(st.columns(2, gap="small"))
+        with free.pop(0), st.container(gap="xsmall"):
+            _group(index, str(question), rows)
+
+
+def _group(index: int, question: str, rows: pd.DataFrame) -> None:
+    """Show the last values of one page, all of them without scrolling unless there are very many."""
+    st.markdown(f"**{plain(question or 'Logged by the training script')}**")
+    widths: dict[str, Any] = {
+        "Metric": st.column_config.TextColumn(width=220), "Latest": st.column_config.TextColumn(width=150),
+        "Step": st.column_config.NumberColumn(width=55),
+    }  # fmt: skip
+    st.dataframe(
+        rows[list(widths)], key=f"latest-{index}", hide_index=True, column_config=widths,
+        row_height=ROW_HEIGHT, height="content" if len(rows) <= MAX_ROWS else ROW_HEIGHT * MAX_ROWS,
+    )  # fmt: skip
 
 
 def _cost(view: RunView) -> None:
@@ -71,7 +88,7 @@ def _cost(view: RunView) -> None:
     if table.empty:
         return
     st.subheader("What was measured, and what it cost", anchor=False)
-    st.dataframe(table, key="cost", hide_index=True)
+    st.dataframe(table, key="cost", hide_index=True, row_height=ROW_HEIGHT)
 
 
 show_page("Is anything wrong?", body)

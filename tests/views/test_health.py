@@ -1,0 +1,63 @@
+"""The first page's tables: what was measured last, in the order of the pages."""
+
+import numpy as np
+import pytest
+
+from trainvitals.run import open_run
+from trainvitals.schema import Description, Question, Reading, Record, Status
+from trainvitals.store.writer import RunWriter
+from trainvitals.views import health
+from trainvitals.views.run_view import RunCache, RunView
+
+
+@pytest.mark.parametrize(
+    ("reading", "text"),
+    [
+        (Reading(value=1.25, error=0.5), "1.25 ± 0.5"),
+        (Reading(value=2.0, converged=False), "2 (not converged)"),
+        (Reading(value=np.array([-0.5]), error=np.array([0.25])), "−0.5 ± 0.25"),
+        (Reading(value=np.array([0.5, np.nan, 3.0])), "0.5 to 3 (3)"),
+        (Reading(value=np.array([np.nan, np.inf])), "no finite value among 2"),
+        (Reading(value=np.ones(7), details={"grid": np.arange(7)}), "density on 7 points"),
+        (Reading.absent("one class only"), "missing: one class only"),
+        (Reading(), "missing"),
+    ],
+)
+def test_a_reading_is_one_short_text(reading, text):
+    assert health.summarised(reading) == text
+
+
+def test_latest_values_stand_in_the_order_of_the_pages_numbers_first_logged_ones_last(tmp_path):
+    writer = RunWriter.create(tmp_path, "r", {}, {
+        "a": Description("a", "Growth", Question.WEIGHTS, "s"), "d": Description("d", "Odd", "What else?", "s"),
+        "b": Description("b", "Layers", Question.OVERFITTING, "s"),
+        "c": Description("c", "Loss", Question.OVERFITTING, "s"),
+    })  # fmt: skip
+    writer.append(Record(3, 0.0, {
+        "a": Reading(value=1.0), "d": Reading(value=1.0), "b": Reading(value=np.ones(2)), "c": Reading.absent("no data"),
+    }, {"a_loss": 1.0, "lr": 0.1}))  # fmt: skip
+    writer.close(Status.FINISHED)
+    with open_run("latest", tmp_path) as run:
+        view = RunView(run)
+        table, undefined, words = health.latest_table(view), health.missing_now(view), health.one_line(view)
+    assert list(table["Metric"]) == ["Loss", "Layers", "a_loss", "Growth", "lr", "Odd"]
+    assert list(table["Question"].drop_duplicates()) == [Question.OVERFITTING, Question.WEIGHTS, "", "What else?"]
+    assert table["Latest"].iloc[0] == "missing: no data"
+    assert undefined == ["Loss"]
+    assert "undefined now: Loss" in words
+
+
+def test_a_second_point_of_the_same_step_is_seen_at_once(tmp_path):
+    writer, cache = RunWriter.create(tmp_path, "r", {}, {}), RunCache()
+    try:
+        for value in (1.0, 2.0, float("nan")):
+            writer.append(Record(5, 0.0, scalars={"x": value}))
+            assert writer.flush(30)
+            with open_run("latest", tmp_path) as run:
+                view = RunView(run, cache)
+                last, token = view.points("x")["value"].iloc[-1], view.token("x")
+                assert last == value or (np.isnan(value) and np.isnan(last))
+                assert RunView(run, cache).token("x") == token  # nothing new: nothing is drawn again
+        assert len(cache.points["x"].table) == 3
+    finally:
+        writer.close(Status.FINISHED)
