@@ -34,7 +34,8 @@ def test_latest_values_stand_in_the_order_of_the_pages_numbers_first_logged_ones
         "c": Description("c", "Loss", Question.OVERFITTING, "s"),
     })  # fmt: skip
     writer.append(Record(3, 0.0, {
-        "a": Reading(value=1.0), "d": Reading(value=1.0), "b": Reading(value=np.ones(2)), "c": Reading.absent("no data"),
+        "a": Reading(value=1.0), "d": Reading(value=1.0),
+        "b": Reading(value=np.ones(2)), "c": Reading.absent("no data"),
     }, {"a_loss": 1.0, "lr": 0.1}))  # fmt: skip
     writer.close(Status.FINISHED)
     with open_run("latest", tmp_path) as run:
