@@ -93,7 +93,7 @@ class ThroughOutputs(abc.ABC):
             used = [(u, v) for u, v in zip(pulled, pieces, strict=True) if u.requires_grad]
             if not used:  # the outputs are constant in θ
                 continue
-            weighted = matrix(_derivative(*zip(*used, strict=True), dual))
+            weighted = matrix(_derivative([u for u, _ in used], [v for _, v in used], dual))
             parts = torch.autograd.grad(outputs, self._leaves, weighted, retain_graph=True, materialize_grads=True)
             total += share * torch.cat([part.reshape(-1) for part in parts])
         return total
