@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+_LOOK_SECONDS = 0.05  # what waits is looked at this often: cheaper than at every step of a fast run
+
 # A new cost counts for as much as all before it: probes get dearer or cheaper as spectra change.
 _COST_MEMORY = 0.5
 
@@ -67,6 +69,7 @@ class Budget:
         for name, bundle in bundles.items():
             self._accounts.setdefault(bundle, _Account({})).prices[name] = None
         self._time = now
+        self._next_look = now
 
     def chosen(self, due: Iterable[str], now: float, *, momentary: frozenset[str] = frozenset()) -> list[str]:
         """Return what to measure now: what is due, or was and had to wait, and can be paid.
@@ -74,6 +77,10 @@ class Budget:
         The first measurement of each is always taken: it finds the price, and is owed. `momentary` ones
         exist only at their step: they are dropped instead of waiting.
         """
+        due = list(due)
+        if not due and now < self._next_look:
+            return []
+        self._next_look = now + _LOOK_SECONDS
         for name in due:
             self._accounts[self._bundles[name]].asked.add(name)
         self._earn(now)
@@ -84,6 +91,15 @@ class Budget:
             taken += [name for name in account.prices if name in ready]
             account.asked = account.asked - ready - momentary
         return taken
+
+    def can_pay(self, names: Iterable[str], now: float) -> bool:
+        """Tell whether all of these could be measured at their known prices."""
+        self._earn(now)
+        wanted: dict[str, float] = {}
+        for name in names:
+            bundle = self._bundles[name]
+            wanted[bundle] = wanted.get(bundle, 0.0) + (self._accounts[bundle].prices[name] or 0.0)
+        return all(self._accounts[bundle].credit >= price for bundle, price in wanted.items())
 
     def pay(self, seconds: Mapping[str, float]) -> None:
         """Charge what measurements cost, and remember it as their price."""

@@ -104,9 +104,9 @@ def watch(
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
     )  # fmt: skip
     subject.initial_parameters = subject.weights_at_start()
-    run_name = name or type(subject.model).__name__
+    run_name = str(name or type(subject.model).__name__)
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
-    writer = RunWriter.create(Path(store), run_name, run_meta(subject, schedules, share), descriptions)
+    writer = RunWriter.create(store, run_name, run_meta(subject, schedules, share), descriptions)
     return Watch(subject, diagnostics, schedules, share, writer, run_name)
 
 
@@ -143,7 +143,9 @@ class Watch:
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()
-        self._recorder = TrajectoryRecorder(lambda: names_of_parameters(subject.model), self._is_trajectory_due)
+        self._recorder = TrajectoryRecorder(lambda: names_of_parameters(subject.model), self._is_trajectory_wanted)
+        self._trajectory_wanted: dict[int, bool] = {}  # by step, decided once, for steps not yet measured
+        self._seconds_recording = 0.0  # since a trajectory was last measured
         self._attach()
         atexit.register(self._at_exit)
         try:
@@ -207,12 +209,15 @@ class Watch:
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._guarded("recorder", lambda: self._recorder.before_step(optimizer, self.step + 1))
+        self._guarded("recorder", lambda: self._record(self._recorder.before_step, optimizer, self.step + 1))
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if os.getpid() != self._pid:  # a forked child trains a copy of its own
+            return
         self.step += 1
         self._writer.progress(self.step)
-        self._guarded("recorder", lambda: self._recorder.after_step(optimizer, self.step))
+        if self._momentary:
+            self._guarded("recorder", lambda: self._record(self._recorder.after_step, optimizer, self.step))
         self._guarded("probes", self._measure_due)
 
     def _guarded(self, part: str, action: Callable[[], None]) -> None:
@@ -222,12 +227,28 @@ class Watch:
         except Exception as error:
             self._warn(part, f"expected the {part} to work, got {type(error).__name__}: {error} at step {self.step}")
 
-    def _is_trajectory_due(self, step: int) -> bool:
-        return any(self._schedules[name].due(step) for name in self._momentary)
+    def _record(self, hook: Callable[[Optimizer, int], None], optimizer: Optimizer, step: int) -> None:
+        started = time.perf_counter()
+        hook(optimizer, step)
+        self._seconds_recording += time.perf_counter() - started
+
+    def _is_trajectory_wanted(self, step: int) -> bool:
+        """Tell whether the trajectory will be read after a step: it is due there, and could be paid now.
+
+        Asked first one step ahead, when copies have to begin, and then kept to.
+        """
+        if step not in self._trajectory_wanted:
+            due = [name for name in self._momentary if self._schedules[name].due(step)]
+            self._trajectory_wanted[step] = bool(due) and (
+                self._budget is None or self._budget.can_pay(due, time.perf_counter())
+            )
+        return self._trajectory_wanted[step]
 
     def _measure_due(self) -> None:
         started = time.perf_counter()
         names = [name for name, schedule in self._schedules.items() if schedule.due(self.step)]
+        if self._momentary and self.step and not self._trajectory_wanted.pop(self.step, False):
+            names = [name for name in names if name not in self._momentary]
         if self._budget is not None:
             names = self._budget.chosen(names, started, momentary=self._momentary)
         if not names:
@@ -237,8 +258,13 @@ class Watch:
             trajectory=lambda: self._recorder.at(self.step), on_error=self._probe_failed,
         )  # fmt: skip
         seconds = time.perf_counter() - started
+        prices = self._prices(names, readings, seconds)
+        for name in (measured := self._momentary & set(names)):
+            prices[name] += self._seconds_recording / len(measured)
+        if measured:
+            seconds, self._seconds_recording = seconds + self._seconds_recording, 0.0
         if self._budget is not None:
-            self._budget.pay(self._prices(names, readings, seconds))
+            self._budget.pay(prices)
         self._write(readings, seconds)
 
     def _prices(self, names: list[str], readings: Mapping[str, Reading], seconds: float) -> dict[str, float]:

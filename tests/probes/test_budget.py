@@ -107,3 +107,10 @@ def test_a_schedule_of_ones_own_is_followed_exactly(tmp_path):
     with watched(tmp_path, probes=["hessian.top"], every=200) as run:
         assert run.meta["budget"] is None
         assert run.series("hessian.top")["step"].unique().tolist() == list(range(0, run.last_step + 1, 200))
+
+
+def test_copies_for_trajectories_are_made_only_where_they_can_be_paid_and_are_charged(tmp_path):
+    with watched(tmp_path, probes=["grad.successive", "hessian.top"], budget="1%") as run:
+        points = run.series("grad.successive.update")["step"]
+        assert 0 < len(points) < run.last_step // 20  # due every 20 steps
+        assert run.missing("grad.successive.update")["step"].tolist() == [0]  # never measured without its copies
