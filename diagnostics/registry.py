@@ -74,6 +74,7 @@ def select(
     Raises:
         ValueError: if a name is none of these, with the nearest names; if an option is not known.
     """
+    _check_forms(probes, options)
     if isinstance(probes, Mapping):
         options = {**(options or {}), **probes}
     names = [probes] if isinstance(probes, str) else list(probes)
@@ -93,6 +94,22 @@ def select(
     return [cls.configured(settings.get(name, {})) for name, cls in chosen.items()]
 
 
+def _check_forms(probes: Any, options: Any) -> None:
+    """Refuse what is no way of writing metrics or options, before its contents are looked at."""
+    if not isinstance(probes, Iterable):
+        raise ValueError(
+            f"expected a preset, names and groups, or a mapping name -> options of metrics, got {probes!r}; "
+            "write 'default', ['oui', 'nc'] or {'hessian.top': {'k': 3}}"
+        )
+    for given in (options, probes if isinstance(probes, Mapping) else None):
+        values = given.values() if isinstance(given, Mapping) else [] if given is None else [given]
+        for wrong in (value for value in values if not isinstance(value, Mapping)):
+            raise ValueError(
+                f"expected options as a mapping by name, got {wrong!r} for metrics; "
+                "write {'hessian.top': {'k': 3}}, or {'hessian.top': {}} for none"
+            )
+
+
 def matching(name: str) -> list[type[Diagnostic]]:
     """Return the diagnostics that a name, a part, a group or a preset stands for.
 
@@ -100,6 +117,7 @@ def matching(name: str) -> list[type[Diagnostic]]:
         ValueError: if there is none, with the nearest names.
     """
     known = registered()
+    name = name if isinstance(name, str) else repr(name)
     if name in PRESETS:
         return [cls for cls in known.values() if cls.tier in PRESETS[name]]
     if name in known:

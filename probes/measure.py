@@ -103,9 +103,9 @@ def _lent(subject: Subject) -> Iterator[None]:
     """Take the model for a while; diagnostics make their own tensors on the CPU, whatever the user's default is."""
     default = torch.get_default_device()
     subject.default_device = default if default.type != "cpu" else None
-    with bystander(subject.model, mode=subject.mode, beside=subject.beside):
-        with torch.device("cpu") if subject.default_device else nullcontext():
-            yield
+    on_cpu = torch.device("cpu") if subject.default_device else nullcontext()
+    with bystander(subject.model, mode=subject.mode, beside=subject.beside), on_cpu:
+        yield
 
 
 def _measured(
@@ -117,9 +117,7 @@ def _measured(
     except Missing as reason:
         found = Reading.absent(str(reason))
     except Exception as error:
-        if on_error is not None:
-            on_error(diagnostic.name, error)
-        found = Reading.absent(f"the measurement failed with {type(error).__name__}: {error}")
+        found = _failed(diagnostic.name, error, on_error)
     provenance = {
         "step": snapshot.step,
         "batch": subject.train.hash,
@@ -146,6 +144,14 @@ def _measured(
         )
         for name, part in parts.items()
     }
+
+
+def _failed(name: str, error: Exception, on_error: OnError | None) -> Reading:
+    if isinstance(error, NotImplementedError) and "derivative" in str(error):
+        return Reading.absent(f"an operation of the model has no second derivative in torch: {error}")
+    if on_error is not None:
+        on_error(name, error)
+    return Reading.absent(f"the measurement failed with {type(error).__name__}: {error}")
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 from trainvitals.diagnostics.base import Diagnostic
@@ -73,12 +74,7 @@ def every(num_steps: int) -> Schedule:
     >>> [step for step in range(7) if every(3).due(step)]
     [0, 3, 6]
     """
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-        raise ValueError(
-            f"expected a whole number of steps of at least 1, got {num_steps!r} in every=; "
-            "write every=10, or leave a metric out of probes= to switch it off"
-        )
-    return Every(num_steps)
+    return Every(_whole(num_steps, 1, "every=", "write every=10, or leave a metric out of probes= to switch it off"))
 
 
 def log_spaced(per_decade: int = 10) -> Schedule:
@@ -90,17 +86,28 @@ def log_spaced(per_decade: int = 10) -> Schedule:
     >>> [step for step in range(101) if log_spaced(2).due(step)]
     [0, 1, 3, 10, 32, 100]
     """
-    every(per_decade)  # the same check
-    return LogSpaced(per_decade)
+    return LogSpaced(_whole(per_decade, 1, "log_spaced", "write log_spaced(10) for ten steps a decade"))
 
 
 def at_steps(steps: Iterable[int]) -> Schedule:
     """Measure at exactly these steps.
 
+    Raises:
+        ValueError: if they are not whole numbers of at least 0.
+
     >>> at_steps([5, 100]).due(100)
     True
     """
-    return AtSteps(frozenset(steps))
+    hint = "write at_steps([0, 100, 1000])"
+    if not isinstance(steps, Iterable):
+        raise ValueError(f"expected a list of steps, got {steps!r} in at_steps; {hint}")
+    return AtSteps(frozenset(_whole(step, 0, "at_steps", hint) for step in steps))
+
+
+def _whole(number: Any, least: int, call: str, hint: str) -> int:
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
+        raise ValueError(f"expected a whole number of steps of at least {least}, got {number!r} in {call}; {hint}")
+    return int(number)
 
 
 def as_schedule(phrase: Any) -> Schedule:

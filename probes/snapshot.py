@@ -281,6 +281,13 @@ class ModelSnapshot:
                 _ = self.hessian
         if self._train_chunks is not None:
             return
+        try:
+            self._run_plain_pass()
+        except BaseException:
+            self._train_chunks = None  # half a pass is none
+            raise
+
+    def _run_plain_pass(self) -> None:
         self._train_chunks, self._capture = [], self._new_capture()  # without what a failed pass left
         batch, wants_gradient = self._subject.train, bool(self._needs & Needs.GRADIENT)
         sums: list[Tensor] | None = None

@@ -130,11 +130,15 @@ def make_subject(
     """
     model = unwrapped(model)
     _check_model(model, call)
+    _check_number("seed", seed, 0, 2**63 - 1, call)
+    _check_number("probe_samples", probe_samples, 1, 2**63 - 1, call)
     if (loss is None) == (forward is None):
         raise ValueError(
             f"expected one of loss= and forward=, got {'neither' if loss is None else 'both'} in {call}; loss= for "
             "models called as model(x), forward=function(model, batch) -> (outputs, loss) for all others"
         )
+    if train is None:
+        raise ValueError(f"expected a train batch, got None in {call}; pass (inputs, targets) or the training loader")
     device = next(p.device for p in model.parameters() if p.requires_grad)
     batches = {}
     for argument, source in (("train", train), ("heldout", heldout)):
@@ -156,6 +160,11 @@ def _check_model(model: nn.Module, call: str) -> None:
                 f"expected initialised parameters, got the lazy parameter {name!r} in {call}; "
                 "run the model once on a batch before this call"
             )
+        if parameter.is_meta:
+            raise ValueError(
+                f"expected a model with weights, got {name!r} on the meta device in {call}; move it with to_empty() "
+                "and load or initialise its weights first"
+            )
     if not any(p.requires_grad and p.numel() for p in model.parameters()):
         raise ValueError(
             f"expected a model with trainable parameters, got none with requires_grad=True in {call}; "
@@ -163,24 +172,36 @@ def _check_model(model: nn.Module, call: str) -> None:
         )
 
 
-def _check_fit(subject: Subject, batch: ProbeBatch, argument: str, call: str) -> None:
-    """Run the first chunk once: what does not fit is the user's to know now, not a gap in a chart."""
-    with bystander(subject.model, mode=subject.mode, beside=subject.beside), torch.no_grad():
-        chunk = batch.chunks[0]
-        try:
-            loss, _ = subject.raw_loss_and_outputs(subject.parameters(), chunk)
-        except Exception as error:
-            raise ValueError(
-                f"expected a {argument} batch that the model and the loss take, got {type(error).__name__}: {error} "
-                f"in {call} with {describe_batch(chunk)}; check shapes, dtypes and the order (inputs, targets)"
-            ) from error
-    size = batch.sizes[0]
-    is_scalar = isinstance(loss, Tensor) and loss.numel() == 1
-    is_per_sample = isinstance(loss, Tensor) and tuple(loss.shape) == (size,) and subject.forward is not None
-    if not (is_scalar or is_per_sample):
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+def _check_number(name: str, value: Any, low: int, high: int, call: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(
-            f"expected a loss that is one number, the mean over the batch, got {got} in {call}; "
+            f"expected a whole number of at least {low}, got {value!r} in {name}= of {call}; "
+            "leave it out for the default"
+        )
+
+
+def _check_fit(subject: Subject, batch: ProbeBatch, argument: str, call: str) -> None:
+    """Run each form of chunk once: what does not fit is the user's to know now, not a gap in a chart."""
+    forms = {describe_batch(chunk): index for index, chunk in reversed(list(enumerate(batch.chunks)))}
+    for form, index in reversed(forms.items()):
+        with bystander(subject.model, mode=subject.mode, beside=subject.beside), torch.no_grad():
+            try:
+                loss, _ = subject.raw_loss_and_outputs(subject.parameters(), batch.chunks[index])
+            except Exception as error:
+                raise ValueError(
+                    f"expected a {argument} batch that the model and the loss take, got {type(error).__name__}: "
+                    f"{error} in {call} with {form}; check shapes, dtypes and the order (inputs, targets)"
+                ) from error
+        _check_loss(loss, batch.sizes[index], subject.forward is not None, call)
+
+
+def _check_loss(loss: Any, size: int, may_be_per_sample: bool, call: str) -> None:
+    is_real = isinstance(loss, Tensor) and loss.is_floating_point()
+    if not (is_real and (loss.numel() == 1 or (may_be_per_sample and tuple(loss.shape) == (size,)))):
+        dtype = str(loss.dtype).removeprefix("torch.") if isinstance(loss, Tensor) else ""
+        got = f"{dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"expected a loss that is one number, a floating-point mean over the batch, got {got} in {call}; "
             "use reduction='mean', or return per-sample losses from forward="
         )
 

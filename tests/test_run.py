@@ -152,3 +152,17 @@ def test_a_closed_run_refuses(writer):
     run.close()
     with pytest.raises(StoreError, match="expected an open run"):
         run.names()
+
+
+def test_an_error_that_is_not_one_number_a_value_reads_as_unknown(writer):
+    log(writer, 1, {"m": Reading(np.ones((2, 3)), np.ones(2))})
+    with tv.open_run(writer.path) as run:
+        assert run.series("m")["error"].isna().tolist() == [True] * 6
+
+
+def test_a_run_with_a_name_longer_than_a_file_name_may_be_is_found_by_it(tmp_path):
+    RunWriter.create(tmp_path, "n" * 3000, {}, {}).close()
+    with tv.open_run("n" * 3000, store=tmp_path) as run:
+        assert run.name == "n" * 3000
+    with pytest.raises(UnknownRunError):
+        tv.open_run("m" * 3000, store=tmp_path)

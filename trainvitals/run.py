@@ -52,13 +52,20 @@ def open_run(path_or_id: str | os.PathLike[str] = "latest", store: str | os.Path
         StoreError: if the file cannot be read.
     """
     path = Path(path_or_id)
-    if path.suffix == SUFFIX and path.exists():
+    if path.suffix == SUFFIX and _exists(path):
         return Run(path)
     wanted = os.fspath(path_or_id)
     direct = Path(store) / f"{wanted}{SUFFIX}"
-    if path.name == wanted and direct.exists():
+    if path.name == wanted and _exists(direct):
         return Run(direct)
     return Run(_find(wanted, list_runs(store), store))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name of a run, longer than a file's name may be
+        return False
 
 
 def _find(wanted: str, runs: list[RunSummary], store: str | os.PathLike[str]) -> str:
@@ -251,7 +258,8 @@ def _frame(series: Series) -> pd.DataFrame:
 def _vector_columns(vector: Vector, converged: float, seconds: float) -> dict[str, np.ndarray]:
     value = np.asarray(vector.arrays["value"], np.float64)
     error = np.asarray(vector.arrays.get("error", np.nan), np.float64)
-    error = np.broadcast_to(error, value.shape) if error.ndim <= value.ndim else np.full(value.shape, np.nan)
+    is_one_each = error.shape == value.shape or error.ndim == 0
+    error = np.broadcast_to(error, value.shape) if is_one_each else np.full(value.shape, np.nan)
     n = value.size
     return {
         "step": np.full(n, vector.step, np.int64), "time": np.full(n, vector.time),

@@ -1,13 +1,15 @@
 """The bystander leaves no trace: every attribute, flag, hook, buffer and random state as it was."""
 
+import functools
 import random
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from trainvitals.probes.bystander import bystander, unwrapped
+from trainvitals.probes.bystander import _surely, bystander, unwrapped
 
 
 class Messy(nn.Module):
@@ -165,3 +167,88 @@ def test_wrappers_are_looked_through():
     model = nn.Linear(2, 2)
     assert unwrapped(nn.DataParallel(model)) is model
     assert unwrapped(torch.compile(model)) is model
+
+
+class Helper:
+    def __init__(self) -> None:
+        self.count, self.seen, self.rng = 0, [], np.random.default_rng(1)
+        self.total = torch.zeros(2)
+
+
+class Hoarder(nn.Module):
+    """Holds a teacher that is no submodule, caches in nested containers, and a helper object with state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.teacher = [nn.BatchNorm1d(4)]
+        self.cache = [([],), {"k": torch.zeros(2)}]
+        self.helper = Helper()
+
+    def forward(self, x):
+        self.cache[0][0].append(1)
+        self.cache[1]["k"].add_(1)
+        self.helper.count += 1
+        self.helper.seen.append(self.helper.rng.normal())
+        self.helper.total += 1
+        return self.teacher[0](self.layer(x))
+
+
+def _hoard(model: Hoarder) -> list:
+    helper = model.helper
+    return [
+        model.cache[0], model.cache[1]["k"].tolist(), helper.count, list(helper.seen), helper.total.tolist(),
+        str(helper.rng.bit_generator.state), _picture(model.teacher[0]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_what_a_model_holds_outside_its_submodules_is_left_as_it_was(mode):
+    model = Hoarder().train()
+    before = repr(_hoard(model))
+    with bystander(model, mode=mode) as lent:
+        lent(torch.randn(5, 4))
+        assert model.teacher[0].training == (mode == "train")
+    assert repr(_hoard(model)) == before
+
+
+def test_a_loss_that_is_a_module_is_left_as_it_was_however_it_is_reached():
+    loss = nn.BatchNorm1d(2)
+    model, before = nn.Linear(2, 2), _picture(loss)
+    for beside in (loss, lambda x: loss(x), functools.partial(lambda layer, x: layer(x), loss), loss.forward):
+        with bystander(model, mode="train", beside=(beside,)) as lent:
+            beside(lent(torch.randn(5, 2)))
+        assert _picture(loss) == before
+
+
+def test_a_restoration_that_is_interrupted_is_done_again():
+    done = []
+
+    def restore():
+        done.append(len(done))
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _surely(restore)
+    assert done == [0, 1]
+
+
+def test_weights_that_training_has_cached_are_neither_read_nor_replaced():
+    model = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+    with torch.nn.utils.parametrize.cached():
+        cached = model.weight
+        with torch.no_grad():
+            model.parametrizations.weight.original0.mul_(2)
+        with bystander(model) as lent:
+            assert not torch.equal(lent.weight, cached)
+        assert model.weight is cached
+
+
+def test_anomaly_mode_is_off_inside_and_on_again_afterwards():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch says that it is slow
+        with torch.autograd.detect_anomaly():
+            with bystander(nn.Linear(2, 2)):
+                assert not torch.is_anomaly_enabled()
+            assert torch.is_anomaly_enabled()

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
 
 from trainvitals.probes.probe_batch import probe_batch
 
@@ -116,3 +116,64 @@ def test_the_hash_names_the_samples():
 def test_what_is_no_batch_is_refused_in_words(source, message):
     with pytest.raises(ValueError, match=message):
         make(source)
+
+
+class Wandering(Dataset):
+    """Draws from generators held in a dict and in a helper object; counts its epochs as an iterable does."""
+
+    def __init__(self) -> None:
+        self.rngs = {"noise": np.random.default_rng(1)}
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index):
+        return torch.full((3,), float(self.rngs["noise"].normal())), index
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        assert get_worker_info() is None, "drawing must not start workers"
+        yield from ((torch.randn(3), i) for i in range(20))
+
+
+class Batches:
+    """A batch sampler with a random state and an epoch of its own."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(3)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self):
+        self.epoch += 1
+        yield from ([self.random.randrange(20) for _ in range(5)] for _ in range(4))
+
+
+@pytest.mark.parametrize(
+    "make_loader",
+    [
+        lambda: DataLoader(Wandering(), 5, shuffle=True),
+        lambda: DataLoader(Wandering(), batch_sampler=Batches()),
+        lambda: DataLoader(Stream(), 5),
+        lambda: DataLoader([(X, Y), (X, Y)], batch_size=None, shuffle=True),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_drawing_from_a_loader_of_any_kind_leaves_its_next_pass_as_it_was(make_loader):
+    def passes(drawn: bool) -> list:
+        torch.manual_seed(0)
+        loader = make_loader()
+        if drawn:
+            assert make(loader, max_samples=8).num_samples >= 8
+        batches = [x.tolist() for x, _ in loader]
+        return [*batches, getattr(loader.batch_sampler, "epoch", None), torch.get_rng_state().tolist()]
+
+    assert passes(True) == passes(False)
+
+
+def test_workers_that_stay_are_not_started_by_drawing():
+    loader = DataLoader(Stream(), 5, num_workers=1, persistent_workers=True)
+    make(loader, max_samples=8)
+    assert loader._iterator is None

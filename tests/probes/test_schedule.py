@@ -1,5 +1,6 @@
 """Schedules say which steps are due, and `every=` is checked before training starts."""
 
+import numpy as np
 import pytest
 
 import trainvitals as tv
@@ -49,3 +50,20 @@ def test_names_that_are_not_measured_are_refused():
         schedules_for(select(["oui"]), {"nc1": 10})
     with pytest.raises(ValueError, match="did you mean"):
         schedules_for(select(["oui"]), {"ouii": 10})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: tv.log_spaced(0), "log_spaced"),
+        (lambda: tv.at_steps(5), "at_steps"),  # pyright: ignore[reportArgumentType]
+        (lambda: tv.at_steps([-1]), "at_steps"),
+    ],
+)
+def test_a_schedule_that_cannot_be_names_its_own_call(make, words):
+    with pytest.raises(ValueError, match=rf"expected .* in {words}"):
+        make()
+
+
+def test_numpy_counts_are_whole_numbers():
+    assert tv.every(np.int64(3)) == tv.every(3)

@@ -235,6 +235,15 @@ def _bad(**changes):
         ({"heldout": (torch.zeros(5, 9), torch.zeros(5).long())}, "expected a heldout batch"),
         ({"loss": nn.CrossEntropyLoss(reduction="none")}, "expected a loss that is one number"),
         ({"loss": lambda out, y: 3.0}, r"expected a loss that is one number.*got float"),
+        ({"loss": lambda out, y: (out.argmax(1) == y).sum()}, r"expected a loss that is one number.*got int64"),
+        ({"train": [(torch.zeros(5, 4), torch.zeros(5).long()), (torch.zeros(5, 9), torch.zeros(5).long())]}, "shapes"),
+        ({"train": None}, "expected a train batch, got None"),
+        ({"probes": 5}, "expected a preset, names and groups"),
+        ({"probes": [3]}, "expected a metric, a group or a preset"),
+        ({"probes": {"oui": 100}}, "expected options as a mapping by name, got 100"),
+        ({"seed": -1}, "expected a whole number of at least 0"),
+        ({"probe_samples": 0}, "expected a whole number of at least 1"),
+        ({"model": nn.Linear(4, 3, device="meta")}, "meta device"),
         ({"loss": None}, "expected one of loss= and forward=, got neither"),
         ({"train": DataLoader(TensorDataset(torch.zeros(0, 4), torch.zeros(0)))}, "it gave none"),
         ({"probes": ["hesian.top"]}, "did you mean hessian.top"),
@@ -267,3 +276,30 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a"):
         tv.watch(model, optimizer, store=tmp_path / "file", **call)
     assert num_hooks(model, optimizer) == 0
+
+
+def test_a_layer_that_thaws_is_measured_from_its_weights_at_the_start(tmp_path):
+    model, optimizer, x, y = make()
+    model[0].requires_grad_(False)
+    start = model[0].weight.norm().item()
+    with tv.watch(
+        model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path, probes=["weights.norm", "update.ratio"],
+        every=1,
+    ) as run:  # fmt: skip
+        steps(model, optimizer, x, y, 2)
+        model[0].requires_grad_(True)
+        steps(model, optimizer, x, y, 2)
+    with tv.open_run(run.path) as read:
+        growth = read.series("weights.norm.growth").query("key == '0.weight'")
+        assert growth["step"].tolist() == [3, 4]
+        assert growth["value"].iloc[-1] == pytest.approx(model[0].weight.norm().item() / start)
+        assert read.series("update.ratio").query("key == '0.weight' and step == 4")["value"].item() > 0
+        assert read.events().query("kind == 'warning'").empty
+
+
+def test_a_number_too_large_for_a_float_is_a_warning_and_training_goes_on(tmp_path):
+    model, optimizer, x, y = make()
+    with tv.watch(model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path, probes="light") as run:
+        with pytest.warns(RuntimeWarning, match="expected one number for 'huge'"):
+            run.log(huge=10**400)
+        steps(model, optimizer, x, y, 1)

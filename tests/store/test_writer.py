@@ -411,3 +411,11 @@ def test_progress_is_read_between_points(tmp_path):
         writer.progress(40)
         writer.close()
         assert run.last_step == 40
+
+
+@pytest.mark.parametrize("folder", [None, 3, "", "postgresql://host/runs"])
+def test_what_is_no_folder_is_refused_and_makes_none(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="expected a folder where runs can be written"):
+        RunWriter.create(folder, "run", {}, {})
+    assert list(tmp_path.iterdir()) == []

@@ -107,7 +107,7 @@ class RunWriter:
         """
         started = time.time()
         id = f"{_slug(name)}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}-{secrets.token_hex(2)}"
-        path = Path(folder) / f"{id}.sqlite"
+        path = _folder(folder) / f"{id}.sqlite"
         header = {"id": id, "name": name, "started": started, "meta": dict(meta), "process": this_process()}
         texts = {key: json.dumps(value, default=str) for key, value in header.items()}
         try:
@@ -289,6 +289,16 @@ def _abandon_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _folder(folder: Any) -> Path:
+    """Return the store's folder. An address such as postgresql://… is none, and would make an odd one."""
+    if isinstance(folder, str | os.PathLike) and "://" not in os.fspath(folder) and os.fspath(folder):
+        return Path(folder)
+    raise StoreError(
+        f"expected a folder where runs can be written, got {folder!r} in RunWriter.create; "
+        "write a path such as 'runs/'"
+    )
 
 
 def _slug(name: str) -> str:
