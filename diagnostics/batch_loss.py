@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from trainvitals.diagnostics.base import Missing
 
 
 @dataclass(frozen=True)
@@ -22,3 +26,29 @@ class BatchLoss:
     outputs: Callable[[Sequence[Tensor]], Tensor]  # parameters -> (n, ...), one forward pass
     mean_of_outputs: Callable[[Tensor], Tensor]  # (n, ...) -> mean loss
     loss_of_sample: Callable[[Tensor, int], Tensor]  # outputs (1, ...) of the i-th sample, i -> its loss
+
+
+def mean_loss(batches: Sequence[BatchLoss], values: Sequence[Tensor]) -> float:
+    """Return the mean loss over all batches, by samples, at these parameters.
+
+    Raises:
+        Missing: if it is not finite.
+    """
+    with torch.no_grad():
+        loss = sum(batch.share * float(batch.mean(values)) for batch in batches)
+    if not math.isfinite(loss):
+        raise Missing("the loss at the perturbed weights is not finite")
+    return loss
+
+
+def mean_gradient(batches: Sequence[BatchLoss], values: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradient of the mean loss at these parameters, batch by batch."""
+    total = [torch.zeros_like(value) for value in values]
+    for batch in batches:
+        leaves = [value.detach().requires_grad_(True) for value in values]
+        with torch.enable_grad():
+            loss = batch.share * batch.mean(leaves)
+        if loss.requires_grad:
+            parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            total = [a + b for a, b in zip(total, parts, strict=True)]
+    return total
