@@ -33,7 +33,7 @@ def parse_share(budget: str | float) -> float:
         share = float(budget.removesuffix("%")) / 100 if isinstance(budget, str) and "%" in budget else float(budget)
     except (TypeError, ValueError):
         share = -1.0
-    if not 0 < share <= 1:
+    if isinstance(budget, bool) or not 0 < share <= 1:
         raise ValueError(
             f"expected a share of wall time such as '5%' or 0.05, got {budget!r} in budget=; "
             "budget=None turns the budget off and follows the schedule exactly"

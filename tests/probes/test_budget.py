@@ -74,7 +74,7 @@ def test_what_shares_its_work_is_measured_together():
     assert now == pytest.approx(40, rel=0.1)  # 2 s owed and 2 s to come, at a tenth of the time
 
 
-@pytest.mark.parametrize("budget", ["5", "0%", -0.1, "much", 1.5, "150%", [1]])
+@pytest.mark.parametrize("budget", ["5", "0%", -0.1, "much", 1.5, "150%", [1], True])
 def test_what_is_no_share_is_refused(budget):
     with pytest.raises(ValueError, match="expected a share of wall time"):
         parse_share(budget)
