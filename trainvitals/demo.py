@@ -98,7 +98,7 @@ def small_cnn(widths: tuple[int, int, int]) -> nn.Module:
 def train(
     recipe: Recipe, store: str | os.PathLike[str] = "runs/", on_step: Callable[[int, float], None] | None = None
 ) -> str:
-    """Train the demo, watched in full, and return the id of the run.
+    """Train the demo, watched with the default probes, and return the id of the run.
 
     Args:
         recipe: sizes, rates, seed.
@@ -111,7 +111,7 @@ def train(
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
     probe = tuple(part[: recipe.num_probe] for part in data.train)  # the split is random: any part is a fair one
     with tv.watch(model, optimizer, loss=loss, train=probe, heldout=data.heldout,
-                  name="digits-cnn", store=store, probes="full", every=EVERY, budget=None) as run:  # fmt: skip
+                  name="digits-cnn", store=store, every=EVERY, budget=None) as run:  # fmt: skip
         for step, (x, y) in enumerate(batches(*data.train, recipe), start=1):
             optimizer.zero_grad()
             batch_loss = loss(model(x), y)
