@@ -30,13 +30,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from trainvitals.diagnostics.hessian_spectrum import HessianTrace
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
+from trainvitals.diagnostics.linalg.krylov import KrylovBasis
 from trainvitals.diagnostics.linalg.lanczos import lanczos
-from trainvitals.diagnostics.linalg.trace import hutchinson
+from trainvitals.diagnostics.linalg.trace import Deflation, hutchinson
 
 NUM_TOP = 5
 ACCURACY = 1e-3
-TOLERANCES = (3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 NUM_TRACE_PRODUCTS = 60
 MAX_POWER_ITERATIONS = 400  # for each eigenvalue
 
@@ -162,9 +164,15 @@ TOPS: dict[str, Eigenvalues] = {
 
 
 def ours_trace(task: Task, seed: int) -> float:
-    """Hutchinson."""
+    """Hutchinson, deflated by a Krylov basis as long as the default's; its products are among the 60."""
     generator = torch.Generator().manual_seed(seed)
-    return hutchinson(task.hessian(), generator=generator, max_probes=NUM_TRACE_PRODUCTS).value
+    H, num_deflated = task.hessian(), HessianTrace.num_deflated
+    basis = KrylovBasis(H)
+    basis.start_random(generator)
+    while basis.num_products < num_deflated and basis.step():
+        pass
+    return hutchinson(H, generator=generator, max_probes=NUM_TRACE_PRODUCTS - basis.num_products,
+                      deflation=Deflation(*basis.first(num_deflated))).value  # fmt: skip
 
 
 def pyhessian_trace(task: Task, seed: int) -> float:
@@ -295,7 +303,8 @@ def main() -> None:
     notes = [
         f"Batch of {num_samples} digits, float32, eval mode, after 60 steps of Adam; {repeats} interleaved "
         "repeats; median (smallest–largest). Other programs ran on the machine at the same time: read the ratios.",
-        "TrainVitals' products include those that verify multiplicities, which the others do not do. PyHessian "
+        "TrainVitals' products include those that verify multiplicities (the others give every eigenvalue at most once "
+        "for each start vector); tol is of the eigenvalues' estimated errors, as in its default 1e-4. PyHessian "
         "reports the largest in size and stops on the change between two iterations.",
     ]
     if options.no_save:

@@ -37,8 +37,8 @@ class Stability(Diagnostic):
     threshold is that at η_max. `details` says which of these entered.
 
     Args:
-        tol: tolerance of the residual, relative to λ1. If λ1(H) itself is wanted and `hessian.top` is
-            measured at the same step, its run is used.
+        tol: relative accuracy of λ1, by its estimated error (`hessian.top` says how). If λ1(H) itself is
+            wanted and `hessian.top` is measured at the same step, its run is used.
         max_iterations: most Hessian-vector products.
 
     Source: Cohen et al. 2021 (ICLR), §2 and Appendix B; Cohen et al. 2022 (adaptive methods), §2.
@@ -73,7 +73,7 @@ class Stability(Diagnostic):
         ),
     }  # fmt: skip
 
-    tol: float = 1e-3
+    tol: float = 1e-4
     max_iterations: int = 200
 
     def __post_init__(self) -> None:
@@ -251,6 +251,6 @@ def _decay_in_words(groups: Iterable[ParameterGroup], decoupled: tuple[bool, ...
 
 def _first(pairs: Eigenpairs, verified: bool, num_products: int, details: Mapping[str, Any]) -> Reading:
     return Reading(
-        float(pairs.values[0]), float(pairs.residuals[0]), bool(pairs.converged[0] and verified), hvps=num_products,
+        float(pairs.values[0]), float(pairs.errors[0]), bool(pairs.converged[0] and verified), hvps=num_products,
         details=details,
     )  # fmt: skip

@@ -50,6 +50,7 @@ class KrylovBasis:
         self._projected = np.zeros((0, 0))  # (capacity, capacity), column j is Qᵀ A q_j
         self._pending: list[int] = []  # not multiplied yet; the newest is taken first
         self._multiplied: list[int] = []
+        self._first_chain: int | None = None  # products before the second start
         self._dropped = 0.0  # the largest remainder that was taken for zero
         self.size = 0
 
@@ -57,6 +58,11 @@ class KrylovBasis:
     def num_products(self) -> int:
         """Products with the operator so far, m."""
         return len(self._multiplied)
+
+    @property
+    def dimension(self) -> int:
+        """P."""
+        return int(self._operator.shape[0])
 
     @property
     def exhausted(self) -> bool:
@@ -74,6 +80,8 @@ class KrylovBasis:
         vector = vector / torch.linalg.vector_norm(vector)
         remainder, _ = self._orthogonalised(vector)
         length = _norm(remainder)
+        if self.size and self._first_chain is None:
+            self._first_chain = self.num_products
         if self.complete or length <= 100 * torch.finfo(vector.dtype).eps:
             return False
         # a start mostly inside the span leaves rounding noise behind: once more, at unit length
@@ -124,9 +132,52 @@ class KrylovBasis:
         residuals = np.sqrt((rest**2).sum(0) + (skew**2).sum(0) + self._dropped**2)
         return values, residuals, vectors
 
+    def rounding(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return ‖(T − Tᵀ) s‖/2, (k,), for unit coordinates s, (m, k): the part of residuals that is rounding.
+
+        In exact arithmetic T is symmetric; what is not is the error of products, whose symmetric half is
+        taken to be as large. It moves an eigenvalue in first order, unlike the rest of the residual.
+        """
+        known = self._projected[np.ix_(self._multiplied, self._multiplied)]
+        return np.linalg.norm((known - known.T) / 2 @ coordinates, axis=0)
+
+    def latest(self, num_products: int) -> np.ndarray:
+        """Return T on the last vectors that were multiplied, (j, j) with j = `num_products`, symmetric."""
+        chosen = self._multiplied[-num_products:]
+        known = self._projected[np.ix_(chosen, chosen)]
+        return (known + known.T) / 2
+
+    def quadrature(self, num_products: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return nodes (j,) and weights (j,) of Gauss' quadrature for the start vector's spectral measure.
+
+        They are the eigenvalues of T after the first j = `num_products` steps of one chain, and the squares
+        of the first components of its eigenvectors (Golub and Welsch 1969).
+        """
+        chosen = self._multiplied[:num_products]
+        known = self._projected[np.ix_(chosen, chosen)]
+        nodes, vectors = np.linalg.eigh((known + known.T) / 2)
+        return nodes, vectors[0] ** 2
+
+    def turn_to(self, coordinates: np.ndarray) -> None:
+        """Take next the vector on which the residuals of these Ritz vectors, (m, k), lie most."""
+        if len(self._pending) > 1:
+            rest = self._projected[np.ix_(self._pending, self._multiplied)] @ coordinates  # (pending, k)
+            self._pending.append(self._pending.pop(int((rest**2).sum(1).argmax())))
+
+    def first(self, num_products: int) -> tuple[Tensor, float]:
+        """Return copies of the first vectors of the first chain, (j, P), and tr QᵀAQ on them.
+
+        j = `num_products`, or less if that chain has fewer. They are the same however a run goes on.
+        """
+        chain = self.num_products if self._first_chain is None else self._first_chain
+        chosen = self._multiplied[: min(num_products, chain)]
+        rows = self._rows[torch.as_tensor(chosen, dtype=torch.long, device=self._rows.device)]
+        return rows, float(np.trace(self._projected[np.ix_(chosen, chosen)]))
+
     def vectors(self, coordinates: np.ndarray) -> Tensor:
-        """Return Q_S C (P, k) for coordinates C (m, k) as `ritz` gives them."""
-        rows = self._rows[torch.as_tensor(self._multiplied, device=self._rows.device)]
+        """Return Q_S C (P, k) for coordinates C (m, k) as `ritz` gives them, or gave them m products in."""
+        chosen = self._multiplied[: len(coordinates)]
+        rows = self._rows[torch.as_tensor(chosen, dtype=torch.long, device=self._rows.device)]
         return rows.T @ torch.as_tensor(coordinates).to(rows)
 
     def _orthogonalised(self, vector: Tensor) -> tuple[Tensor, np.ndarray]:

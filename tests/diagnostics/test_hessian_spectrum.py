@@ -39,7 +39,7 @@ def test_both_ends_equal_the_dense_hessian(case, dtype, tolerance):
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_density_equals_the_broadened_dense_spectrum(case):
     spectrum = exact_spectrum(case)
-    options = {"hessian.density": {"num_runs": 30, "num_steps": 40, "broadening": 0.1}}
+    options = {"hessian.density": {"num_runs": 12, "num_steps": 40, "broadening": 0.1}}
     found = measured(case.build(), ["hessian.density"], options=options)["hessian.density"]
     width = np.diff(found.details["edges"])
     assert (found.value * width).sum() == pytest.approx(1, abs=1e-8)
@@ -57,13 +57,36 @@ def test_trace_lies_within_three_errors_of_the_dense_trace(case):
     assert abs(found.value - exact_spectrum(case).sum()) <= 3 * found.error
 
 
-@pytest.mark.parametrize("name", ["mlp", "mse"])
+@pytest.mark.parametrize("name", ["mlp", "tied", "frozen", "mse"])
 def test_trace_lies_within_twice_its_error_in_nine_of_ten_seeds(name):
     exact = exact_spectrum(CASE[name]).sum()
     built = CASE[name].build()
     found = [measured(built, ["hessian.trace"], seed=seed)["hessian.trace"] for seed in range(40)]
     assert sum(abs(f.value - exact) <= 2 * f.error for f in found) >= 36
     assert len({f.value for f in found}) == 40  # the seed matters
+
+
+def test_trace_is_the_same_with_and_without_the_top_and_cheaper_with_it():
+    built = CASE["mlp"].build()
+    alone = measured(built, ["hessian.trace"])["hessian.trace"]
+    for others in (["hessian.top"], ["hessian.bottom"], ["hessian.top", "hessian.bottom", "hessian.density"]):
+        found = measured(built, [*others, "hessian.trace"])["hessian.trace"]
+        assert found.value == pytest.approx(alone.value, rel=1e-12), others
+        assert found.error == pytest.approx(alone.error, rel=1e-9)
+    assert alone.hvps == alone.details["num_probes"] + 16
+    together = measured(built, ["hessian.top", "hessian.trace"])
+    assert together["hessian.trace"].hvps == alone.details["num_probes"]
+    plain = measured(built, ["hessian.trace"], options={"hessian.trace": {"num_deflated": 0}})["hessian.trace"]
+    assert plain.hvps == plain.details["num_probes"]
+    assert plain.error > alone.error
+
+
+def test_verification_can_be_left_out():
+    built = CASE["mlp"].build()
+    options = {"hessian.top": {"verify": False}}
+    found = [measured(built, ["hessian.top"], options=o)["hessian.top"] for o in ({}, options)]
+    np.testing.assert_allclose(found[0].value, found[1].value, rtol=1e-4)
+    assert found[1].hvps < found[0].hvps
 
 
 def test_linear_regression_has_the_closed_form_2_xtx_over_nc_for_each_output():

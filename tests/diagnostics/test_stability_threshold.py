@@ -141,9 +141,11 @@ def dense(built):
     return dense_hessian(built.model, built.loss, built.batch)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-@pytest.mark.parametrize("make", [ADAMS["adam"], lambda p: torch.optim.RMSprop(p, lr=0.01, eps=0.01)],
-                         ids=["adam", "rmsprop"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "make"),
+    [*((case, ADAMS["adam"]) for case in CASES), (CASE["mlp"], lambda p: torch.optim.RMSprop(p, lr=0.01, eps=0.01))],
+    ids=[*(f"{case.name}-adam" for case in CASES), "mlp-rmsprop"],
+)
 def test_preconditioned_sharpness_equals_the_dense_one(case, make):
     built, optimizer, _ = trained(case.name, make)
     readings = measured(built, optimizer)

@@ -43,7 +43,7 @@ def test_is_the_exactly_broadened_spectrum_when_the_runs_are_whole():
     exact = broadened(values.numpy(), np.full(30, 1 / 30), found.sigma, found.edges)
     width = np.diff(found.edges)
     assert (np.abs(found.density - exact) * width).sum() < 0.06  # total variation, shrinks as 1/√runs
-    far = np.abs(found.density - exact) > 4 * found.standard_error + 1e-6 * exact.max()
+    far = np.abs(found.density - exact) > 4 * found.error + 1e-6 * exact.max()
     assert far.mean() < 0.02
 
 
@@ -57,7 +57,7 @@ def test_band_holds_the_truth_on_a_large_operator(dtype):
         )
         exact = broadened(values.numpy(), np.full(len(values), 1 / len(values)), found.sigma, found.edges)
         matters = exact > 1e-3 * exact.max()
-        within = np.abs(found.density - exact) <= 2.5 * found.standard_error + 0.01 * exact.max()
+        within = np.abs(found.density - exact) <= 2.5 * found.error + 0.01 * exact.max()
         inside.append(within[matters].mean())
     assert np.mean(inside) >= 0.9
 
@@ -66,7 +66,7 @@ def test_outliers_hold_their_share_of_the_mass_and_sigma_is_of_the_bulk():
     values = outlier_spectrum()
     found = stochastic_lanczos_quadrature(Diagonal(values), generator=seeded(), num_runs=40)
     bulk_width = float(values.quantile(0.99) - values.quantile(0.01))
-    assert found.sigma == pytest.approx(0.02 * bulk_width, rel=0.5)  # quantiles fall on nodes, which are few
+    assert found.sigma == pytest.approx(0.07 * bulk_width, rel=0.5)  # quantiles fall on nodes, which are few
     beyond = found.grid > 2
     count = (found.density * np.diff(found.edges))[beyond].sum() * len(values)
     error = np.sqrt(2 * 9 / 40)  # each run's weight of an eigenvalue is χ²(1)/P
@@ -76,6 +76,37 @@ def test_outliers_hold_their_share_of_the_mass_and_sigma_is_of_the_bulk():
         near = np.abs(found.grid - peak) <= 8 * found.sigma + np.diff(found.edges)
         beyond = beyond & ~near
     assert (found.density * np.diff(found.edges))[beyond].sum() * len(values) < 0.01
+
+
+def smooth_spectrum(size=10_000):
+    return torch.linspace(-1, 1, size, dtype=torch.float64) ** 3
+
+
+@pytest.mark.parametrize(("broadening", "least"), [(0.07, 0.95), (0.02, 0.75)])
+def test_band_holds_the_truth_even_where_the_steps_are_too_few_for_the_broadening(broadening, least):
+    # runs on a large operator agree on the same comb of nodes: their spread alone would hold a third of it
+    values = smooth_spectrum()
+    inside, over_runs = [], []
+    for seed in range(5):
+        found = stochastic_lanczos_quadrature(Diagonal(values), generator=seeded(seed), broadening=broadening)
+        exact = broadened(values.numpy(), np.full(len(values), 1 / len(values)), found.sigma, found.edges)
+        matters = exact > 0.01 * exact.max()
+        wrong = np.abs(found.density - exact) - 0.01 * exact.max()
+        each = np.stack([broadened(n, w, found.sigma, found.edges)
+                         for n, w in zip(found.nodes, found.weights, strict=True)])  # fmt: skip
+        inside.append((wrong <= 2 * found.error)[matters].mean())
+        over_runs.append((wrong <= 2 * each.std(0, ddof=1) / np.sqrt(len(each)))[matters].mean())
+    assert np.mean(inside) >= least
+    assert np.mean(over_runs) < np.mean(inside) or np.mean(over_runs) > 0.95
+
+
+def test_the_default_curve_of_a_bulk_with_outliers_is_the_truth_broadened():
+    values = torch.cat([torch.randn(10_000, generator=seeded(2)), torch.tensor([20.0, 40, 80])]).double()
+    for seed in range(5):
+        found = stochastic_lanczos_quadrature(Diagonal(values), generator=seeded(seed))
+        exact = broadened(values.numpy(), np.full(len(values), 1 / len(values)), found.sigma, found.edges)
+        assert (np.abs(found.density - exact) * np.diff(found.edges)).sum() / 2 < 0.03  # total variation
+        assert found.num_products == 80
 
 
 def test_no_ghosts_among_the_nodes():

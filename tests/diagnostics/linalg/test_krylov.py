@@ -62,3 +62,68 @@ def test_start_vectors_in_the_span_are_refused():
     assert basis.start_random(generator)
     assert basis.complete
     assert not basis.start_random(generator)
+
+
+def test_quadrature_integrates_polynomials_exactly():
+    values = torch.linspace(-1, 2, 40, dtype=torch.float64)
+    basis = KrylovBasis(Diagonal(values))
+    start = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    basis.start(start)
+    for _ in range(9):
+        basis.step()
+    mass = (start / start.norm()).square()
+    for num_nodes in (4, 9):
+        nodes, weights = basis.quadrature(num_nodes)
+        for degree in range(2 * num_nodes):  # Gauss: exact up to 2m − 1
+            assert (weights @ nodes**degree) == pytest.approx(float(mass @ values**degree), rel=1e-10)
+
+
+def test_rounding_is_the_asymmetry_of_products():
+    A = with_spectrum(torch.linspace(-1, 2, 30, dtype=torch.float64), 0)
+    skew = torch.randn(30, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1e-5
+    found = []
+    for matrix in (A, A + skew - skew.T):
+        basis = KrylovBasis(matrix)
+        basis.start_random(torch.Generator().manual_seed(0))
+        for _ in range(30):
+            basis.step()
+        found.append(basis.rounding(np.eye(basis.num_products)))
+    assert found[0].max() < 1e-14
+    expected = np.linalg.norm((skew - skew.T).numpy(), 2)
+    assert 0.3 * expected < found[1].max() <= expected * 1.001
+
+
+def test_the_first_vectors_are_of_the_first_chain_and_stay_the_same():
+    A = with_spectrum(torch.linspace(-1, 2, 50, dtype=torch.float64), 0)
+    basis, generator = KrylovBasis(A), torch.Generator().manual_seed(0)
+    basis.start_random(generator)
+    for _ in range(7):
+        basis.step()
+    rows, trace = basis.first(20)
+    assert rows.shape == (7, 50)
+    assert trace == pytest.approx(float((rows @ A @ rows.T).trace()))
+    basis.start_random(generator)
+    basis.step()
+    again, _ = basis.first(20)
+    assert torch.equal(rows, again)
+    assert basis.first(3)[0].shape == (3, 50)
+
+
+def test_turns_to_the_chain_that_a_ritz_vector_lacks():
+    # two blocks, a chain in each: what is wrong with a Ritz vector of one is not mended in the other
+    A = torch.block_diag(*[with_spectrum(torch.linspace(0, s, 40, dtype=torch.float64), 0) for s in (1.0, 3.0)])
+    basis = KrylovBasis(A)
+    for block in (slice(0, 40), slice(40, 80)):
+        start = torch.zeros(80, dtype=torch.float64)
+        start[block] = torch.randn(40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        basis.start(start)
+        for _ in range(5):
+            basis.step()
+    values, residuals, coordinates = basis.ritz()
+    own = np.abs(coordinates[:5]).max(0) > 0.5  # Ritz vectors in the first block
+    worst = int(np.argmax(np.where(own, values, -1)))
+    basis.turn_to(coordinates[:, [worst]])
+    basis.step()
+    after, less, _ = basis.ritz()
+    assert less[np.abs(after - values[worst]).argmin()] < residuals[worst]
+    assert basis.first(99)[0].shape[0] == 5

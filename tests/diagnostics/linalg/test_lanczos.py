@@ -5,7 +5,8 @@ from cases import CASES, dense_hessian
 from linalg_helpers import CountedMatrix, Diagonal, hessian_of, math_attention, with_spectrum  # noqa: F401
 
 from trainvitals.diagnostics.linalg.finite import NonFiniteProduct
-from trainvitals.diagnostics.linalg.lanczos import lanczos
+from trainvitals.diagnostics.linalg.krylov import KrylovBasis
+from trainvitals.diagnostics.linalg.lanczos import _Copies, lanczos, ritz_errors
 
 
 def seeded(seed=0):
@@ -143,12 +144,92 @@ def test_bad_arguments_are_told():
         lanczos(torch.eye(3), 1, tol=0.0, generator=seeded())
 
 
+DENSE = {}
+
+
+def spectrum_of(case):
+    if case.name not in DENSE:
+        built = case.build()
+        DENSE[case.name] = np.linalg.eigvalsh(dense_hessian(built.model, built.loss, built.batch).numpy())
+    return DENSE[case.name]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.float32, 1e-2)])
-def test_case_list_against_the_dense_hessian(case, dtype, tolerance):
-    exact = case.build()
-    dense = np.linalg.eigvalsh(dense_hessian(exact.model, exact.loss, exact.batch).numpy())
-    built = case.build(dtype)
-    found = lanczos(hessian_of(built.model, built.loss, built.batches), 5, 1, generator=seeded())
-    np.testing.assert_allclose(found.top.values, dense[::-1][:5], rtol=tolerance)
-    np.testing.assert_allclose(found.bottom.values, dense[:1], rtol=tolerance)
+def test_default_accuracy_on_the_case_list_is_kept_and_the_errors_hold(case):
+    exact = spectrum_of(case)
+    for seed in range(20):
+        found = lanczos(Diagonal(torch.tensor(exact)), 5, 1, generator=seeded(seed))
+        for pairs, expected in ((found.top, exact[::-1][:5]), (found.bottom, exact[:1])):
+            np.testing.assert_allclose(pairs.values, expected, rtol=5e-5)
+            assert (np.abs(pairs.values - expected) <= pairs.errors + 1e-13).all()
+            assert (pairs.errors <= pairs.residuals * (1 + 1e-12)).all()
+            assert (pairs.errors <= 1e-4 * np.maximum(np.abs(expected), np.abs(exact).max() / 10) * 1.01).all()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_rounding_of_float32_products_is_in_the_errors(case):
+    exact, built = spectrum_of(case), case.build(torch.float32)
+    found = lanczos(hessian_of(built.model, built.loss, built.batches), 5, 1, generator=seeded(), tol=1e-3)
+    scale = np.abs(exact).max()
+    for pairs, expected in ((found.top, exact[::-1][:5]), (found.bottom, exact[:1])):
+        assert pairs.converged.all()
+        np.testing.assert_allclose(pairs.values, expected, rtol=2e-3)
+        assert (np.abs(pairs.values - expected) <= pairs.errors + 1e-6 * scale).all()  # weights are rounded too
+
+
+def test_errors_are_of_second_order_with_a_gap_and_residuals_without():
+    values, residuals = np.array([0.0, 5.0, 5.01, 9.0]), np.array([0.1, 0.02, 0.02, 0.1])
+    errors = ritz_errors(values, residuals, np.zeros(4))
+    assert errors[0] == pytest.approx(0.01 / (5 - 0.02))
+    assert errors[1] == errors[2] == 0.02
+    assert ritz_errors(values, residuals, np.full(4, 0.01))[1] == pytest.approx(np.sqrt(0.02**2 - 0.01**2) + 0.01)
+    assert ritz_errors(np.array([3.0]), np.array([0.5]), np.zeros(1)) == pytest.approx([0.5])  # nothing to see a gap by
+
+
+def test_copies_are_looked_for_where_they_matter_and_only_there():
+    values = torch.cat([torch.linspace(0, 1, 3000), torch.tensor([30.0, 30, 30, 20, 20, 10, 5])]).double()
+    run = {v: lanczos(Diagonal(values), 4, generator=seeded(), verify=v) for v in (True, False)}
+    np.testing.assert_allclose(run[True].top.values, [30, 30, 30, 20], rtol=1e-4)
+    np.testing.assert_allclose(run[False].top.values, [30, 20, 10, 5], rtol=1e-4)
+    one = [lanczos(Diagonal(values), 1, generator=seeded(), verify=v).num_products for v in (True, False)]
+    assert one[0] == one[1] < 10  # a copy of the largest leaves the largest as it is
+
+
+def test_a_hidden_copy_is_found_in_every_run():
+    # an unlucky start vector is allowed in one of a thousand: 300 runs, each with two copies to find
+    values = torch.cat([torch.linspace(-1, 1, 600), torch.tensor([9.0, 9.0, 6.0, 4.0, 4.0, 2.0])]).double()
+    for seed in range(300):
+        found = lanczos(Diagonal(values), 5, generator=seeded(seed))
+        np.testing.assert_allclose(found.top.values, [9, 9, 6, 4, 4], rtol=1e-4)
+        assert found.verified
+
+
+@pytest.mark.parametrize("mass", [1e-1, 1e-4, 1e-8])
+def test_no_copy_is_ruled_out_that_the_start_vector_could_have_seen(mass):
+    # Christoffel's function never lies below the mass that is there
+    values = torch.cat([torch.linspace(-1, 1, 300), torch.tensor([2.0])]).double()
+    start = torch.cat([torch.full((300,), ((1 - mass) / 300) ** 0.5), torch.tensor([mass**0.5])]).double()
+    basis = KrylovBasis(Diagonal(values), breakdown=1e-14)
+    basis.start(start)
+    dimension = 10  # by which a probability of 1e-3 is a mass of π/2 · 1e-7
+    for taken in range(1, 40):
+        basis.step()
+        T = basis.latest(taken)
+        if np.linalg.eigvalsh(T)[-1] > 1.9:
+            break
+        ruled_out = _Copies(1, 1.0, 2.0).ruled_out(T, dimension)
+        assert not ruled_out or mass < np.pi / 2 * 1e-7
+    else:
+        pytest.fail("the chain never saw it")
+
+
+def test_a_copy_is_ruled_out_once_the_chain_has_been_long_enough():
+    values = torch.linspace(-1, 1, 5000, dtype=torch.float64)
+    basis = KrylovBasis(Diagonal(values))
+    basis.start_random(seeded())
+    outcome = []
+    for taken in range(1, 31):
+        basis.step()
+        outcome.append(_Copies(1, 1.5, 2.0).ruled_out(basis.latest(taken), 5000))
+    assert 5 < outcome.index(True) < 15
+    assert all(outcome[outcome.index(True) :])
