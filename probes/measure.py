@@ -138,7 +138,7 @@ def _measured(
             value=_plain(part.value),
             error=_plain(part.error),
             definition=f"{name} v{diagnostic.version}",
-            hvps=max(part.hvps, num_hvps),
+            hvps=part.hvps or (0 if "shared_with" in part.details else num_hvps),
             seconds=seconds,
             provenance=provenance,
         )
