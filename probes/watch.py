@@ -133,6 +133,7 @@ class Watch:
         self._subject = subject
         self._diagnostics = {d.name: d for d in diagnostics}
         self._schedules = schedules
+        self._metric_names = frozenset(COST_DESCRIPTIONS).union(*(d.descriptions() for d in diagnostics))
         self._writer = writer
         self._started = time.perf_counter()
         self._seconds_measuring = 0.0
@@ -171,7 +172,7 @@ class Watch:
         """
         numbers: dict[str, float] = {}
         for name, value in scalars.items():
-            if name in self._writer_names:
+            if name in self._metric_names:
                 self._warn(f"log:{name}", f"expected a name of your own, got the metric {name!r} in run.log; rename it")
                 continue
             try:
@@ -298,10 +299,6 @@ class Watch:
             print(f"trainvitals: {message}", file=sys.stderr)
 
     # The end ------------------------------------------------------------------------------------
-
-    @property
-    def _writer_names(self) -> set[str]:
-        return {name for d in self._diagnostics.values() for name in d.descriptions()} | set(COST_DESCRIPTIONS)
 
     def _close(self, status: Status, kind: str, message: str) -> None:
         if not self._is_open:
