@@ -256,7 +256,7 @@ def _bad(**changes):
         ({"optimizer": "sgd"}, "expected a torch.optim.Optimizer"),
         ({"mode": "test"}, "expected mode"),
     ],
-    ids=lambda v: str(v)[:40],
+    ids=lambda value: value[:40] if isinstance(value, str) else type(value).__name__,
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_bad_input_is_refused_in_words_before_anything_is_written(tmp_path, changes, message):
