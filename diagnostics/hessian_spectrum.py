@@ -269,7 +269,7 @@ class HessianDensity(Diagnostic):
     scale: ClassVar = Scale.SYMLOG
     keys: ClassVar = "grid"
 
-    num_runs: int = 2
+    num_runs: int = 4
     num_steps: int = 40
     broadening: float = 0.07
     num_points: int = 400

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.special import ndtr
+from scipy.stats import t as student_t
 
 from trainvitals.diagnostics.linalg.krylov import KrylovBasis, Operator
 
@@ -37,7 +38,7 @@ def stochastic_lanczos_quadrature(
     operator: Operator,
     *,
     generator: torch.Generator,
-    num_runs: int = 2,
+    num_runs: int = 4,
     num_steps: int = 40,
     broadening: float = 0.07,
     num_points: int = 400,
@@ -83,7 +84,8 @@ def stochastic_lanczos_quadrature(
     sigma = broadening_width(np.concatenate(nodes), np.concatenate(weights), broadening)
     edges = symlog_edges(min(n[0] for n in nodes), max(n[-1] for n in nodes), sigma, num_points)
     fine, coarse = (np.stack([broadened(*r[i], sigma, edges) for r in runs]) for i in (0, 1))  # (n_v, G)
-    over_runs = fine.std(0, ddof=1) / math.sqrt(num_runs)
+    # few runs tell their own spread badly: scaled so that twice the error is Student's 95 % interval
+    over_runs = student_t.ppf(0.975, num_runs - 1) / 2 * fine.std(0, ddof=1) / math.sqrt(num_runs)
     error = np.hypot(over_runs, fine.mean(0) - coarse.mean(0))
     centres = (edges[1:] + edges[:-1]) / 2
     return SpectralDensity(centres, edges, fine.mean(0), error, sigma, nodes, weights, sum(map(len, nodes)))

@@ -119,8 +119,9 @@ def lanczos(
 def _guarded(num_wanted: int, size: int) -> int:
     """Return how many eigenvalues of an end must settle: one alone is joined by its neighbour.
 
-    A single Ritz value can rest at λ_2 for a few steps, with a small residual, before λ_1 shows: in 4 of
-    200 matrices with λ_2 = 0.98 λ_1, and in none once λ_2 had to settle as well.
+    A single Ritz value can rest at λ_2 for a few steps, with a small residual, before λ_1 shows: at
+    tol 1e-4 in 4 of 200 matrices with λ_2 = 0.98 λ_1, and in none once λ_2 had to settle as well. It makes
+    that rarer, not impossible: at tol 1e-2 4 of the 200 still missed (198 before).
     """
     return min(max(num_wanted, 2) if num_wanted else 0, size)
 
