@@ -3,7 +3,7 @@
     python benchmarks/curvature.py             # a few minutes on two cores
     python benchmarks/curvature.py --quick --no-save
 
-Same model, same batch, float32. Eigenvalues are compared where each reaches 1e-3 (some overshoot it by far): for each system the
+Same model, same batch, float32. Eigenvalues: each system reaches 1e-3, some overshoot it by far. For each the
 loosest tolerance of a list is taken with which all five values are within 1e-3 of a converged float64
 reference (curvlinops and eigsh, tol 1e-10) on every seed tried; then the systems run interleaved, in
 alternating order. Traces are compared at an equal number of products: the error against the exact

@@ -106,7 +106,7 @@ def test_the_default_curve_of_a_bulk_with_outliers_is_the_truth_broadened():
         found = stochastic_lanczos_quadrature(Diagonal(values), generator=seeded(seed))
         exact = broadened(values.numpy(), np.full(len(values), 1 / len(values)), found.sigma, found.edges)
         assert (np.abs(found.density - exact) * np.diff(found.edges)).sum() / 2 < 0.03  # total variation
-        assert found.num_products == 80
+        assert found.num_products == 160
 
 
 def test_no_ghosts_among_the_nodes():
