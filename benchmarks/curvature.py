@@ -30,7 +30,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainvitals.diagnostics.hessian_spectrum import HessianTrace
+from trainvitals.diagnostics.hessian_trace import HessianTrace
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.diagnostics.linalg.krylov import KrylovBasis
 from trainvitals.diagnostics.linalg.lanczos import lanczos
