@@ -24,7 +24,14 @@ def optimizer_view(optimizer: Optimizer, model: nn.Module) -> OptimizerView:
     state: dict[str, Mapping[str, object]] = {
         names[p]: optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"] if p in names
     }
-    return OptimizerView(type(optimizer).__name__, groups, state)
+    return OptimizerView(_kind(optimizer), groups, state)
+
+
+def _kind(optimizer: Optimizer) -> str:
+    """Return the name of a class of torch's; with its module where it is another's, for its steps may be too."""
+    cls = type(optimizer)
+    is_of_torch = cls.__module__.partition(".")[0] == "torch"
+    return cls.__name__ if is_of_torch else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def names_of_parameters(model: nn.Module) -> dict[Tensor, str]:

@@ -1,4 +1,4 @@
-"""A symmetric operator, shifted and scaled on both sides by diagonals: D^{1/2} (A + W) D^{1/2}."""
+"""A symmetric operator, shifted and scaled on both sides by diagonals: D^{1/2} (±A + W) D^{1/2}."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from trainvitals.diagnostics.linalg.krylov import Operator
 
 
 class PreconditionedOperator:
-    """D^{1/2} (A + W) D^{1/2} with diagonals D ≥ 0 and W, known by its products.
+    """D^{1/2} (±A + W) D^{1/2} with diagonals D ≥ 0 and W, known by its products.
 
-    It is symmetric and has the eigenvalues of D (A + W): with D = P⁻¹ those of the preconditioned
+    It is symmetric and has the eigenvalues of D (±A + W): with D = P⁻¹ those of the preconditioned
     Hessian, with W the curvature that an L2 penalty adds.
 
     Args:
         operator: A, symmetric (P, P).
         diagonal: D (P,), no entry negative.
         shift: W (P,).
+        sign: 1, or −1 for −A.
 
     Raises:
         ValueError: if a diagonal has the wrong shape, or D an entry that is negative or not finite.
@@ -29,7 +30,7 @@ class PreconditionedOperator:
         tensor([12.,  2.])
     """
 
-    def __init__(self, operator: Operator, diagonal: Tensor, shift: Tensor) -> None:
+    def __init__(self, operator: Operator, diagonal: Tensor, shift: Tensor, sign: int = 1) -> None:
         for name, value in (("diagonal", diagonal), ("shift", shift)):
             if tuple(value.shape) != (operator.shape[0],):
                 raise ValueError(
@@ -41,7 +42,7 @@ class PreconditionedOperator:
                 "expected a finite diagonal without negative entries, got "
                 f"min {float(diagonal.min())}, max {float(diagonal.max())} in PreconditionedOperator; check the scaling"
             )
-        self._operator = operator
+        self._operator, self._sign = operator, sign
         self._root = diagonal.double().sqrt().to(operator.device, operator.dtype)
         self._shift = shift.to(operator.device, operator.dtype)
         self.shape, self.dtype, self.device = torch.Size(operator.shape), operator.dtype, operator.device
@@ -49,4 +50,4 @@ class PreconditionedOperator:
     def __matmul__(self, vector: Tensor) -> Tensor:
         """Return the product with v of shape (P,)."""
         scaled = self._root * vector
-        return self._root * (self._operator @ scaled + self._shift * scaled)
+        return self._root * (self._sign * (self._operator @ scaled) + self._shift * scaled)

@@ -2,89 +2,13 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES, dense_hessian
-from torch import nn
 
 import trainvitals as tv
-from trainvitals.diagnostics.base import Missing
 from trainvitals.diagnostics.registry import select
 from trainvitals.diagnostics.stability_threshold import stability_rule
 from trainvitals.probes.optimizer_view import optimizer_view
 
 CASE = {case.name: case for case in CASES}
-SGDS = {
-    "sgd": {},
-    "heavy ball": {"momentum": 0.9},
-    "heavy ball, dampened": {"momentum": 0.8, "dampening": 0.3},
-    "nesterov": {"momentum": 0.9, "nesterov": True},
-}
-
-
-def rule_of(optimizer, model):
-    return stability_rule(optimizer_view(optimizer, model))
-
-
-class Point(nn.Module):
-    """One parameter, so near 0 that its gradients do not move second moments."""
-
-    def __init__(self):
-        super().__init__()
-        self.x = nn.Parameter(torch.full((1,), 1e-9, dtype=torch.float64))
-
-
-def grows(model, optimizer, curvature, num_steps=6000):
-    """Whether |x| on the quadratic λx²/2 grows a thousandfold; if not, it must be shrinking."""
-    start, size = abs(model.x.item()), []
-    for _ in range(num_steps):
-        model.x.grad = curvature * model.x.detach()
-        optimizer.step()
-        size.append(abs(model.x.item()))
-        if size[-1] > 1e3 * start:
-            return True
-    assert max(size[num_steps // 2 :]) < 0.9 * max(size[: num_steps // 2])
-    return False
-
-
-@pytest.mark.parametrize("options", SGDS.values(), ids=SGDS)
-@pytest.mark.parametrize("weight_decay", [0.0, 0.7])
-def test_sgd_bounces_just_above_the_threshold_and_not_below(options, weight_decay):
-    for factor, expected in ((0.995, False), (1.005, True)):
-        model = Point()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, weight_decay=weight_decay, **options)
-        sharpness = factor * rule_of(optimizer, model).threshold
-        assert grows(model, optimizer, sharpness - weight_decay) is expected  # L2 adds its weight to H
-
-
-@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
-def test_adam_with_a_frozen_preconditioner_bounces_just_above_the_threshold(kind, beta1):
-    v, eps = 0.04, 0.01
-    for factor, expected in ((0.995, False), (1.005, True)):
-        model = Point()
-        optimizer = kind(model.parameters(), lr=0.01, betas=(beta1, 1 - 1e-15), eps=eps, weight_decay=0.0)
-        optimizer.state[model.x] = {  # t so large that both corrections are 1, β₂ so near 1 that v stays
-            "step": torch.tensor(1e18), "exp_avg": torch.zeros(1).double(),
-            "exp_avg_sq": torch.full((1,), v).double(),
-        }  # fmt: skip
-        rule = rule_of(optimizer, model)
-        assert rule.threshold == pytest.approx((2 + 2 * beta1) / ((1 - beta1) * 0.01))
-        diagonal, _ = rule.diagonals(optimizer_view(optimizer, model), {"x": model.x.detach()})
-        curvature = factor * rule.threshold / float(diagonal[0])  # P⁻¹H at factor × threshold
-        assert grows(model, optimizer, curvature) is expected
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_rmsprop_with_a_frozen_preconditioner_bounces_just_above_the_threshold(momentum):
-    for factor, expected in ((0.995, False), (1.005, True)):
-        model = Point()
-        optimizer = torch.optim.RMSprop(model.parameters(), lr=0.01, alpha=1 - 1e-15, eps=0.1, momentum=momentum)
-        optimizer.state[model.x] = {
-            "step": torch.tensor(1.0), "square_avg": torch.full((1,), 0.04).double(),
-            "momentum_buffer": torch.zeros(1).double(),
-        }  # fmt: skip
-        rule = rule_of(optimizer, model)
-        diagonal, _ = rule.diagonals(optimizer_view(optimizer, model), {"x": model.x.detach()})
-        assert float(diagonal[0]) == pytest.approx(1 / 0.3)
-        assert grows(model, optimizer, factor * rule.threshold / float(diagonal[0])) is expected
 
 
 def trained(case, make, num_steps=4):
@@ -102,39 +26,15 @@ def trained(case, make, num_steps=4):
     return built, optimizer, update
 
 
-ADAMS = {
+OPTIMIZERS = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.01, eps=0.02),
-    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, eps=1e-4, amsgrad=True, betas=(0.8, 0.5)),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, eps=1e-3, weight_decay=0.0, betas=(0.7, 0.9)),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, eps=1e-3, weight_decay=0.1, betas=(0.7, 0.9)),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, eps=0.01),
 }
 
 
-@pytest.mark.parametrize("make", ADAMS.values(), ids=ADAMS)
-def test_adam_preconditioner_is_what_torch_divides_by(make):
-    built, optimizer, update = trained("mlp", make)
-    view = optimizer_view(optimizer, built.model)
-    parameters = {n: p.detach() for n, p in built.model.named_parameters()}
-    diagonal, _ = stability_rule(view).diagonals(view, parameters)
-    momentum = torch.cat([view.state[n]["exp_avg"].reshape(-1) for n in parameters])
-    step = torch.cat([update[n].reshape(-1) for n in parameters])
-    torch.testing.assert_close(-0.01 * diagonal * momentum, step, rtol=1e-9, atol=1e-14)  # Δθ = −η P⁻¹ m
-
-
-@pytest.mark.parametrize("centered", [False, True])
-def test_rmsprop_preconditioner_is_what_torch_divides_by(centered):
-    built, optimizer, update = trained("mlp", lambda p: torch.optim.RMSprop(p, lr=0.01, eps=0.01, centered=centered))
-    view = optimizer_view(optimizer, built.model)
-    parameters = {n: p.detach() for n, p in built.model.named_parameters()}
-    diagonal, _ = stability_rule(view).diagonals(view, parameters)
-    gradient = torch.cat([p.grad.reshape(-1) for p in built.model.parameters()])
-    step = torch.cat([update[n].reshape(-1) for n in parameters])
-    torch.testing.assert_close(-0.01 * diagonal * gradient, step, rtol=1e-7, atol=1e-12)
-
-
 def measured(built, optimizer, what=("stability",), **kwargs):
-    return tv.measure(
-        built.model, loss=built.loss, batch=built.batches, what=list(what), optimizer=optimizer, **kwargs
-    )
+    return tv.measure(built.model, loss=built.loss, batch=built.batches, what=list(what), optimizer=optimizer, **kwargs)
 
 
 def dense(built):
@@ -143,9 +43,10 @@ def dense(built):
 
 @pytest.mark.parametrize(
     ("case", "make"),
-    [*((case, ADAMS["adam"]) for case in CASES), (CASE["mlp"], lambda p: torch.optim.RMSprop(p, lr=0.01, eps=0.01))],
-    ids=[*(f"{case.name}-adam" for case in CASES), "mlp-rmsprop"],
-)
+    [pytest.param(case, make, id=f"{case.name}-{name}",
+                  marks=pytest.mark.slow if case.name == "transformer" and name != "adam" else ())
+     for case in CASES for name, make in OPTIMIZERS.items()],
+)  # fmt: skip
 def test_preconditioned_sharpness_equals_the_dense_one(case, make):
     built, optimizer, _ = trained(case.name, make)
     readings = measured(built, optimizer)
@@ -205,27 +106,7 @@ def test_groups_with_their_own_rates_and_decay_scale_the_hessian():
     readings = measured(built, optimizer, ("hessian.top", "stability"))
     assert readings["stability.sharpness"].value == pytest.approx(expected, rel=1e-4)
     assert readings["stability.threshold"].value == pytest.approx(20)
-    assert "η_max" in readings["stability.threshold"].details["learning_rates"]
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (torch.optim.Adagrad, "no stability threshold is known for Adagrad"),
-        (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "maximize"),
-        (lambda p: torch.optim.SGD(p, lr=0.0), "learning rate is 0"),
-        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=1.0), "dampening=1"),
-        (lambda p: torch.optim.SGD([{"params": p[:2], "momentum": 0.5}, {"params": p[2:]}], lr=0.1),
-         "differ in momentum"),
-        (lambda p: torch.optim.Adam([{"params": p[:2], "betas": (0.5, 0.9)}, {"params": p[2:]}]),
-         "differ in betas"),
-    ],
-)  # fmt: skip
-def test_no_closed_form_is_missing_with_the_reason(make, words):
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    parameters = list(model.parameters())
-    with pytest.raises(Missing, match=words):
-        rule_of(make(parameters), model)
+    assert "H is scaled" in readings["stability.threshold"].details["groups"]
 
 
 def test_adam_before_its_first_step_has_a_threshold_and_no_sharpness():
