@@ -26,12 +26,12 @@ class HessianPerLayer(Diagnostic):
     """Curvature layer by layer: λ1 and trace of each diagonal block H_ll.
 
     A layer is a module with the parameters that it owns itself (weight and bias together). `top` is
-    λ1(H_ll) by Lanczos on the block; its error is the residual, a bound. `trace` is mean z_lᵀ(Hz)_l with z
+    λ1(H_ll) by Lanczos on the block; its error is estimated as in `hessian.top`. `trace` is mean z_lᵀ(Hz)_l with z
     of signs ±1 over all parameters: one Hessian-vector product serves all layers, and what the other
     layers add has mean zero. Its error is the standard error over the probes.
 
     Args:
-        tol: tolerance of the residuals of `top`, relative to the eigenvalue.
+        tol: relative accuracy of `top`, by its estimated error.
         max_iterations: most products for each layer.
         num_probes: n, products for the traces of all layers.
         blocks: names of blocks and patterns of parameter names (`*`, `?`, `[]`) in place of the layers, such
@@ -99,8 +99,9 @@ class HessianPerLayer(Diagnostic):
             num_products += run.num_products
         converged = np.array([bool(pairs.converged[0]) for pairs in found])
         return Reading(
-            np.array([pairs.values[0] for pairs in found]), np.array([pairs.residuals[0] for pairs in found]),
-            bool(converged.all()), tuple(names), hvps=num_products, details={"converged": converged},
+            np.array([pairs.values[0] for pairs in found]), np.array([pairs.errors[0] for pairs in found]),
+            bool(converged.all()), tuple(names), hvps=num_products,
+            details={"converged": converged, "residuals": np.array([pairs.residuals[0] for pairs in found])},
         )  # fmt: skip
 
     def _trace(self, snapshot: Snapshot, names: Mapping[str, list[str]]) -> Reading:

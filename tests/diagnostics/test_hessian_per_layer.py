@@ -60,6 +60,13 @@ def test_blocks_by_pattern():
     assert top.keys == ("weights", "head")
 
 
+def test_a_pattern_that_matches_nothing_gives_near_names():
+    top, trace = measured(CASES[0].build(), blocks={"head": "4.wieght"})
+    for found in (top, trace):
+        assert "'4.wieght'" in found.missing
+        assert "near names: 4.weight" in found.missing
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_start_across_from_the_first_direction_does_not_end_on_the_second(seed):
     top, _ = measured(CASES[0].build(), seed=seed, blocks={"head": "4.*"}, num_probes=2)  # λ1 = 0.484, λ2 = 0.418
