@@ -51,6 +51,7 @@ class Needs(Flag):
     GRADIENT = auto()  # gradient of the mean loss of the train probe
     PER_SAMPLE_GRADIENTS = auto()  # one gradient a sample, folded into sums
     HVP = auto()  # Hessian-vector products on one shared double-backward graph
+    HELDOUT_FEATURES = auto()  # inputs of the classifier on the held-out probe, from its forward pass
 
 
 class Tier(StrEnum):
@@ -142,7 +143,7 @@ class ParameterGroup:
 class OptimizerView:
     """The optimiser as it stands: its class's name, its groups, its state by parameter name (aliases)."""
 
-    kind: str  # "SGD", "Adam", "AdamW"…
+    kind: str  # "SGD", "Adam", "AdamW"…; with its module if it is not torch's
     groups: tuple[ParameterGroup, ...]
     state: Mapping[str, Mapping[str, Any]]  # "layer.weight" -> {"step": …, "exp_avg_sq": …}
 
@@ -175,11 +176,19 @@ class Snapshot(Protocol):
     @property
     def activations(self) -> Mapping[str, Tensor]: ...  # (N, ...) after each non-linearity
     @property
+    def unit_axes(self) -> Mapping[str, int]: ...  # of each activation: the dimension that counts its units
+    @property
     def layer_outputs(self) -> Mapping[str, Tensor]: ...  # (N, ...) of each Linear and Conv
     @property
     def features(self) -> Tensor: ...  # (N, D) inputs of the classifier
     @property
+    def heldout_features(self) -> Tensor: ...  # (M, D) the same on the held-out probe
+    @property
     def classifier(self) -> Classifier: ...
+    @property
+    def sample_losses(self) -> Tensor: ...  # (N,) loss of each sample of the train probe
+    @property
+    def heldout_sample_losses(self) -> Tensor: ...  # (M,) the same of the held-out probe
     @property
     def gradient(self) -> Mapping[str, Tensor]: ...  # of the mean loss on the train probe
     @property
@@ -299,6 +308,7 @@ _COSTS = {
     Needs.PER_SAMPLE_GRADIENTS: "one gradient per sample",
     Needs.GRADIENT: "one backward pass",
     Needs.ACTIVATIONS | Needs.FEATURES | Needs.OUTPUTS | Needs.HELDOUT: "one shared forward pass",
+    Needs.HELDOUT_FEATURES: "one shared forward pass",
     Needs.TRAJECTORY: "copies of weights and gradients",
 }
 

@@ -12,7 +12,7 @@ than once, is named by the layer before it (`conv1.relu`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,10 @@ _NON_LINEARITIES: dict[Any, str] = {
     if callable(function := getattr(home, name, None))
 }
 _LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
+_UNIT_AXES = (  # which dimension of a layer's output counts its units: channels, or what it has last
+    ((nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm), 1),
+    ((nn.Linear, nn.LayerNorm, nn.Embedding), -1),
+)
 
 
 class Capture:
@@ -51,6 +55,7 @@ class Capture:
         self._keeps_features = features
         self._chunks: dict[str, list[dict[str, Tensor]]] = {"activations": [], "layer_outputs": [], "features": []}
         self.classifier_name: str | None = None
+        self.unit_axes: dict[str, int] = {}  # by name of an activation: the dimension that counts its units
 
     @contextmanager
     def capturing(self, num_samples: int) -> Iterator[None]:
@@ -65,6 +70,7 @@ class Capture:
         ):
             self._chunks[kind].append(found)
         self.classifier_name = recorder.classifier_name
+        self.unit_axes = recorder.unit_axes
 
     def collected(self, kind: str) -> dict[str, Tensor]:
         """Return (N, ...) tensors by layer name: "activations", "layer_outputs" or "features".
@@ -90,8 +96,9 @@ class _Recorder(TorchFunctionMode):
         self._keeps_features = features
         self._stack: list[nn.Module] = []
         self._last_layer = "input"
+        self._last_axis: int | None = None  # of that layer's units, None where its kind does not say
         self._calls: Counter[str] = Counter()
-        self._found: list[tuple[str | None, str, Tensor]] = []  # own name of a module, name by the layer before
+        self._found: list[tuple[str | None, str, Tensor, int]] = []  # a module's own name, that by the layer before
         self.layer_outputs: dict[str, Tensor] = {}
         self.features: dict[str, Tensor] = {}
         self.classifier_name: str | None = None
@@ -111,11 +118,18 @@ class _Recorder(TorchFunctionMode):
 
     @property
     def activations(self) -> dict[str, Tensor]:
-        own = Counter(name for name, _, _ in self._found)
-        chosen: dict[str, Tensor] = {}
-        for module_name, before, output in self._found:
+        return {name: output for name, (output, _) in self._named().items()}
+
+    @property
+    def unit_axes(self) -> dict[str, int]:
+        return {name: axis for name, (_, axis) in self._named().items()}
+
+    def _named(self) -> dict[str, tuple[Tensor, int]]:
+        own = Counter(name for name, _, _, _ in self._found)
+        chosen: dict[str, tuple[Tensor, int]] = {}
+        for module_name, before, output, axis in self._found:
             name = module_name if module_name and own[module_name] == 1 else before
-            chosen[_unused(name, chosen)] = output
+            chosen[_unused(name, chosen)] = output, axis
         return chosen
 
     def __torch_function__(
@@ -127,8 +141,14 @@ class _Recorder(TorchFunctionMode):
             is_module = inside is not None and type(inside).__module__ == "torch.nn.modules.activation"
             own_name = self._names[inside] if inside is not None and is_module else None
             # cloned: a following in-place operation (dropout_, add_) must not rewrite what was seen
-            self._found.append((own_name, f"{self._last_layer}.{_NON_LINEARITIES[func]}", output.detach().clone()))
+            name = f"{self._last_layer}.{_NON_LINEARITIES[func]}"
+            self._found.append((own_name, name, output.detach().clone(), self._unit_axis(output)))
         return output
+
+    def _unit_axis(self, output: Tensor) -> int:
+        if self._last_axis is not None:
+            return self._last_axis
+        return 1 if output.ndim > 3 else -1  # images have channels in front, sequences (N, T, D) behind
 
     def _fits(self, output: Any) -> bool:
         return isinstance(output, Tensor) and output.ndim > 1 and len(output) == self._num_samples
@@ -144,12 +164,13 @@ class _Recorder(TorchFunctionMode):
         name = self._names[module]
         if next(module.parameters(recurse=False), None) is not None or module._parameters:
             self._last_layer = name
+            self._last_axis = next((axis for kinds, axis in _UNIT_AXES if isinstance(module, kinds)), None)
         if self._keeps_activations and isinstance(module, _LINEAR) and self._fits(output):
             # cloned for the same reason: `nn.ReLU(inplace=True)` writes over the convolution's output
             self.layer_outputs[_unused(name, self.layer_outputs)] = output.detach().clone()
 
 
-def _unused(name: str, taken: dict[str, Tensor]) -> str:
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
     """Return the name, or with `#2`, `#3`… behind it if the layer is called again."""
     if name not in taken:
         return name

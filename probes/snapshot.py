@@ -35,6 +35,7 @@ from trainvitals.probes.batch_losses import batch_losses, mini_batches
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
+from trainvitals.probes.sample_losses import check_mean, sample_losses
 from trainvitals.probes.subject import Subject, float32_if_half
 
 T = TypeVar("T")
@@ -119,15 +120,30 @@ class ModelSnapshot:
 
     @cached_property
     def heldout(self) -> Evaluation:
-        batch = self._subject.heldout
-        if batch is None:
-            raise Missing("no held-out probe batch was given (heldout=)")
-        return _evaluation(batch, [self._evaluate(chunk) for chunk in batch.chunks])
+        return _evaluation(self._heldout_batch(), self._heldout_chunks)
+
+    @cached_property
+    def heldout_features(self) -> Tensor:
+        _ = self._heldout_chunks
+        return _features_of(self._heldout_capture)
+
+    @property
+    def sample_losses(self) -> Tensor:
+        return self.once(_train_sample_losses)
+
+    @property
+    def heldout_sample_losses(self) -> Tensor:
+        return self.once(_heldout_sample_losses)
 
     @property
     def activations(self) -> Mapping[str, Tensor]:
         self._run_train_pass()
         return self._capture.collected("activations")
+
+    @property
+    def unit_axes(self) -> Mapping[str, int]:
+        self._run_train_pass()
+        return self._capture.unit_axes
 
     @property
     def layer_outputs(self) -> Mapping[str, Tensor]:
@@ -137,10 +153,7 @@ class ModelSnapshot:
     @cached_property
     def features(self) -> Tensor:
         self._run_train_pass()
-        found = self._capture.collected("features").get("features")
-        if found is None:
-            raise Missing("no linear layer was called on the probe batch, so there are no last-layer features")
-        return found
+        return _features_of(self._capture)
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -173,7 +186,7 @@ class ModelSnapshot:
                 total += float(losses.detach().double().sum())
                 start += count
         self._subject.num_passes["backward"] += 1
-        self._check_mean(total / batch.num_samples)
+        check_mean(self.train.loss, total / batch.num_samples)
         return sums
 
     @cached_property
@@ -309,9 +322,24 @@ class ModelSnapshot:
         self._train_chunks.append((loss.detach(), _main_tensor(outputs).detach()))
         return loss
 
-    def _evaluate(self, chunk: Any) -> tuple[Tensor, Tensor]:
+    def _heldout_batch(self) -> ProbeBatch:
+        if self._subject.heldout is None:
+            raise Missing("no held-out probe batch was given (heldout=)")
+        return self._subject.heldout
+
+    @cached_property
+    def _heldout_capture(self) -> Capture:
+        keeps = bool(self._needs & Needs.HELDOUT_FEATURES)
+        return Capture(self._subject.model, activations=False, features=keeps)
+
+    @cached_property
+    def _heldout_chunks(self) -> list[tuple[Tensor, Tensor]]:
+        batch = self._heldout_batch()
+        return [self._evaluate(chunk, size) for chunk, size in zip(batch.chunks, batch.sizes, strict=True)]
+
+    def _evaluate(self, chunk: Any, size: int) -> tuple[Tensor, Tensor]:
         self._subject.num_passes["forward"] += 1
-        with torch.no_grad():
+        with torch.no_grad(), self._heldout_capture.capturing(size):
             loss, outputs = self._subject.loss_and_outputs(self.parameters, chunk)
         return loss, _main_tensor(outputs)
 
@@ -328,14 +356,21 @@ class ModelSnapshot:
         except Missing:
             return None, None
 
-    def _check_mean(self, mean_of_samples: float) -> None:
-        """Refuse per-sample numbers whose loss is not a mean over samples: they would mean something else."""
-        whole = self.train.loss
-        if abs(whole - mean_of_samples) > 1e-3 * max(abs(whole), abs(mean_of_samples), 1e-6):
-            raise Missing(
-                f"the batch's loss ({whole:.6g}) is not the mean of its samples' losses ({mean_of_samples:.6g}): "
-                "a sum, class weights, BatchNorm or dropout in train mode make them differ"
-            )
+
+def _features_of(capture: Capture) -> Tensor:
+    found = capture.collected("features").get("features")
+    if found is None:
+        raise Missing("no linear layer was called on the probe batch, so there are no last-layer features")
+    return found
+
+
+def _train_sample_losses(snapshot: ModelSnapshot) -> Tensor:
+    snapshot._run_train_pass()
+    return sample_losses(snapshot._subject, snapshot._subject.train, snapshot._train_chunks or [])
+
+
+def _heldout_sample_losses(snapshot: ModelSnapshot) -> Tensor:
+    return sample_losses(snapshot._subject, snapshot._heldout_batch(), snapshot._heldout_chunks)
 
 
 def _evaluation(batch: ProbeBatch, chunks: Sequence[tuple[Tensor, Tensor]]) -> Evaluation:

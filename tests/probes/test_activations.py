@@ -95,3 +95,33 @@ def test_layers_without_the_batch_in_front_are_left_out():
 @pytest.mark.parametrize("module", [nn.Sigmoid(), nn.Softplus(), nn.Softmax(1), nn.Dropout()])
 def test_what_has_no_sign_is_no_pattern(module):
     assert captured(nn.Sequential(nn.Linear(3, 4), module), torch.randn(5, 3)).collected("activations") == {}
+
+
+class Permuted(nn.Module):
+    """A convolution, then linear layers on its channels, as ConvNeXt has them; and a weight of its own kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.sequence = nn.Conv2d(2, 4, 3), nn.Conv1d(4, 6, 1)
+        self.fc, self.scale = nn.Linear(4, 5), Scale()
+
+    def forward(self, x):
+        h = F.relu(self.conv(x))
+        F.relu(self.sequence(h.flatten(2)))
+        h = F.gelu(self.fc(h.permute(0, 2, 3, 1)))
+        return torch.tanh(self.scale(h.permute(0, 3, 1, 2))), torch.tanh(self.scale(h.flatten(1, 2)))
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.gain * x
+
+
+def test_units_are_counted_along_the_dimension_that_the_layer_before_says():
+    capture = captured(Permuted(), torch.randn(3, 2, 5, 5))
+    units = {name: t.shape[capture.unit_axes[name]] for name, t in capture.collected("activations").items()}
+    assert units == {"conv.relu": 4, "sequence.relu": 6, "fc.gelu": 5, "scale.tanh": 5, "scale.tanh#2": 5}
