@@ -168,6 +168,8 @@ class Snapshot(Protocol):
     @property
     def parameters(self) -> Mapping[str, Tensor]: ...  # trainable ones, tied ones once
     @property
+    def norm_parameters(self) -> frozenset[str]: ...  # names of those that belong to normalisation layers
+    @property
     def initial_parameters(self) -> Mapping[str, Tensor]: ...  # at the start of the run
     @property
     def trajectory(self) -> Trajectory: ...

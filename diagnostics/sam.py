@@ -5,7 +5,7 @@ P trainable parameters, ρ radius of the ball, n ascent steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
 from trainvitals.diagnostics.batch_loss import mean_gradient, mean_loss
+from trainvitals.diagnostics.linalg.block import matching_names
 from trainvitals.schema import Question, Reading
 
-_ZERO = "the gradient of the train probe is zero: there is no direction of ascent"
+NORM = "norm"  # the parameters of normalisation layers
 
 
 @dataclass
@@ -30,8 +31,11 @@ class Sam(Diagnostic):
     Args:
         rho: ρ, the radius; 0.05 is Foret et al.'s default (§3.1).
         num_steps: n, ascent steps; the first uses the gradient at θ, every further one costs a backward pass.
+        only: move these parameters alone, with ‖g‖ over them: "norm" for those of normalisation layers, or a
+            pattern of names with `*`, `?` and `[]`, such as "layers.3.*" for one layer.
 
-    Source: Foret et al. 2021 (ICLR), §2, with more inner steps as in its appendix.
+    Source: Foret et al. 2021 (ICLR), §2, with more inner steps as in its appendix; normalisation layers alone,
+    Mueller et al. 2023 (Normalization Layers Are All That Sharpness-Aware Minimization Needs).
     """
 
     name: ClassVar = "sam"
@@ -48,6 +52,7 @@ class Sam(Diagnostic):
 
     rho: float = 0.05
     num_steps: int = 1
+    only: str | None = None
 
     def __post_init__(self) -> None:
         if not self.rho > 0 or self.num_steps < 1:
@@ -59,14 +64,16 @@ class Sam(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the rise of the loss."""
         batches, start = snapshot.batch_losses(), list(snapshot.parameters.values())
+        moving = chosen(snapshot, self.only)
         gradient, point = list(snapshot.gradient.values()), start
         for index in range(self.num_steps):
             if index:
                 gradient = mean_gradient(batches, point)
-            step = sam_step(gradient, self.rho / self.num_steps)
+            step = sam_step([g if m else torch.zeros_like(g) for g, m in zip(gradient, moving, strict=True)],
+                            self.rho / self.num_steps)  # fmt: skip
             point = [p + e for p, e in zip(point, step, strict=True)]
         rise = mean_loss(batches, point) - snapshot.train.loss
-        return Reading(rise, details={"rho": self.rho, "num_steps": self.num_steps})
+        return Reading(rise, details=_with_only({"rho": self.rho, "num_steps": self.num_steps}, self.only))
 
 
 @dataclass
@@ -79,6 +86,7 @@ class Asam(Diagnostic):
     Args:
         rho: ρ, the radius in relative units; 0.5 is Kwon et al.'s choice for CIFAR-10 (§5).
         eta: η₀, keeps weights at zero movable; 0.01 as theirs (§5). With 0 the value is scale-invariant exactly.
+        only: move these parameters alone, as in `sam`.
 
     Source: Kwon et al. 2021 (ICML), §4, element-wise operator.
     """
@@ -97,6 +105,7 @@ class Asam(Diagnostic):
 
     rho: float = 0.5
     eta: float = 0.01
+    only: str | None = None
 
     def __post_init__(self) -> None:
         if not self.rho > 0 or self.eta < 0:
@@ -108,12 +117,37 @@ class Asam(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the rise of the loss."""
         start = list(snapshot.parameters.values())
-        scales = [p.abs() + self.eta for p in start]  # T
+        scales = [
+            p.abs() + self.eta if moves else torch.zeros_like(p)
+            for p, moves in zip(start, chosen(snapshot, self.only), strict=True)
+        ]  # T, and 0 for what stays
         scaled = [t * g for t, g in zip(scales, snapshot.gradient.values(), strict=True)]
         step = [t * e for t, e in zip(scales, sam_step(scaled, self.rho), strict=True)]
         point = [p + e for p, e in zip(start, step, strict=True)]
         rise = mean_loss(snapshot.batch_losses(), point) - snapshot.train.loss
-        return Reading(rise, details={"rho": self.rho, "eta": self.eta})
+        return Reading(rise, details=_with_only({"rho": self.rho, "eta": self.eta}, self.only))
+
+
+def chosen(snapshot: Snapshot, only: str | None) -> list[bool]:
+    """Return for each parameter whether it is among those that `only` names; all of them for None.
+
+    Raises:
+        Missing: for "norm", if the model has no normalisation layers that train.
+        ValueError: if the pattern matches no parameter, with near names.
+    """
+    names: Iterable[str] = snapshot.parameters
+    if only == NORM:
+        names = snapshot.norm_parameters
+        if not names:
+            raise Missing("the model has no normalisation layers with trainable parameters")
+    elif only is not None:
+        names = matching_names(snapshot.parameters, only)
+    wanted = set(names)
+    return [name in wanted for name in snapshot.parameters]
+
+
+def _with_only(details: dict[str, object], only: str | None) -> dict[str, object]:
+    return details if only is None else {**details, "only": only}
 
 
 def sam_step(gradient: Sequence[Tensor], length: float) -> list[Tensor]:
@@ -124,7 +158,7 @@ def sam_step(gradient: Sequence[Tensor], length: float) -> list[Tensor]:
     """
     norm = float(torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt())
     if norm == 0:
-        raise Missing(_ZERO)
+        raise Missing("the gradient of the train probe is zero: there is no direction of ascent")
     if not norm < float("inf"):
         raise Missing("the gradient of the train probe is not finite")
     return [g * (length / norm) for g in gradient]

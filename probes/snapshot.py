@@ -33,6 +33,7 @@ from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.probes.activations import Capture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
+from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
 from trainvitals.probes.sample_losses import check_mean, sample_losses
@@ -94,6 +95,10 @@ class ModelSnapshot:
     @cached_property
     def parameters(self) -> Mapping[str, Tensor]:
         return self._subject.parameters()
+
+    @property
+    def norm_parameters(self) -> frozenset[str]:
+        return norm_parameters(self._subject.model)
 
     @property
     def initial_parameters(self) -> Mapping[str, Tensor]:

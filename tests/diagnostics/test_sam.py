@@ -57,6 +57,45 @@ def test_asam_equals_the_definition(case):
     assert all(torch.equal(a, b) for a, b in zip(weights_of(built), start, strict=True))
 
 
+SUBSETS = {"norm": ("cnn_batchnorm", lambda name: name.startswith("bn")), "head.*": ("tied", lambda n: "head" in n)}
+
+
+@pytest.mark.parametrize("only", SUBSETS)
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_sam_of_a_subset_moves_it_alone(only, num_steps):
+    name, belongs = SUBSETS[only]
+    built = next(c for c in CASES if c.name == name).build()
+    moving = [belongs(n) for n, p in built.model.named_parameters() if p.requires_grad]
+    start = point = weights_of(built)
+    for _ in range(num_steps):
+        g = [d * m for d, m in zip(gradient_at(built, point), moving, strict=True)]
+        point = [p + 0.05 / num_steps * d / norm(g) for p, d in zip(point, g, strict=True)]
+    found = measured(built, {"sam": {"num_steps": num_steps, "only": only}})["sam"]
+    assert found.value == pytest.approx(loss_at(built, point) - loss_at(built, start), rel=1e-9)
+    assert found.value < measured(built, {"sam": {"num_steps": num_steps}})["sam"].value
+    assert found.details["only"] == only
+
+
+@pytest.mark.parametrize("only", SUBSETS)
+def test_asam_of_a_subset_moves_it_alone(only):
+    name, belongs = SUBSETS[only]
+    built = next(c for c in CASES if c.name == name).build()
+    moving = [belongs(n) for n, p in built.model.named_parameters() if p.requires_grad]
+    start, g = weights_of(built), gradient_at(built, weights_of(built))
+    T = [(p.abs() + 0.01) * m for p, m in zip(start, moving, strict=True)]
+    size = norm([t * d for t, d in zip(T, g, strict=True)])
+    point = [p + 0.5 * t**2 * d / size for p, t, d in zip(start, T, g, strict=True)]
+    found = measured(built, {"asam": {"only": only}})["asam"]
+    assert found.value == pytest.approx(loss_at(built, point) - loss_at(built, start), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sam", "asam"])
+def test_a_subset_that_is_empty_says_so(name):
+    built = CASES[0].build()
+    assert "no normalisation layers" in measured(built, {name: {"only": "norm"}})[name].missing
+    assert "near names: 4.weight" in measured(built, {name: {"only": "4.wieght"}})[name].missing
+
+
 @pytest.mark.parametrize("name", ["sam", "asam"])
 def test_float32_agrees_with_float64(name):
     one, other = (measured(CASES[0].build(dtype), [name])[name].value for dtype in (torch.float32, torch.float64))
