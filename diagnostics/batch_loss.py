@@ -20,16 +20,20 @@ class BatchLoss:
     and gives one tensor: elsewhere `outputs` raises `Missing` with the reason.
     """
 
-    share: float  # of the probe's samples; the shares of all batches add up to 1
+    share: float  # of the probe's loss terms (samples, or tokens); the shares of all batches add up to 1
     num_samples: int  # n
     mean: Callable[[Sequence[Tensor]], Tensor]  # parameters -> mean loss, one forward pass
     outputs: Callable[[Sequence[Tensor]], Tensor]  # parameters -> (n, ...), one forward pass
     mean_of_outputs: Callable[[Tensor], Tensor]  # (n, ...) -> mean loss
     loss_of_sample: Callable[[Tensor, int], Tensor]  # outputs (1, ...) of the i-th sample, i -> its loss
+    first: Callable[[int], BatchLoss] | None = None  # number -> the loss on so many samples alone
+    # number -> the loss on pieces of at most so many samples, with shares that add up to 1; raises `Missing` where
+    # the whole batch's loss is not the weighted mean of its pieces'
+    split: Callable[[int], Sequence[BatchLoss]] | None = None
 
 
 def mean_loss(batches: Sequence[BatchLoss], values: Sequence[Tensor]) -> float:
-    """Return the mean loss over all batches, by samples, at these parameters.
+    """Return the mean loss over all batches, by loss terms, at these parameters.
 
     Raises:
         Missing: if it is not finite.

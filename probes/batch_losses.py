@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_map
 
 from trainvitals.diagnostics.base import Missing
 from trainvitals.diagnostics.batch_loss import BatchLoss
-from trainvitals.probes.probe_batch import ProbeBatch
+from trainvitals.probes.micro_batches import micro_batches
+from trainvitals.probes.probe_batch import ProbeBatch, first_samples, joined
 from trainvitals.probes.subject import Subject, float32_if_half
 
 
@@ -46,8 +47,14 @@ def _batch_loss(subject: Subject, names: list[str], chunk: Any, size: int, share
     def loss_of_sample(z: Tensor, index: int) -> Tensor:
         return loss(z, chunk[1][index : index + 1])
 
+    def first(count: int) -> BatchLoss:
+        return _batch_loss(subject, names, first_samples(chunk, count, size), count, share)
+
+    def split(most: int) -> list[BatchLoss]:
+        return batch_losses(subject, names, micro_batches(subject, chunk, size, most))
+
     return BatchLoss(share, size, lambda values: called(values)[0], outputs, lambda z: loss(z, chunk[1]),
-                     loss_of_sample)  # fmt: skip
+                     loss_of_sample, first, split)  # fmt: skip
 
 
 def mini_batches(batch: ProbeBatch, size: int, generator: torch.Generator) -> ProbeBatch:
@@ -60,30 +67,12 @@ def mini_batches(batch: ProbeBatch, size: int, generator: torch.Generator) -> Pr
     if count < 2:
         raise Missing(f"the train probe has {batch.num_samples} samples: fewer than two mini-batches of {size}")
     order = torch.randperm(batch.num_samples, generator=generator)
-    whole = _joined(batch)
-    picks = order[: count * size].view(count, size)
-    return ProbeBatch(tuple(_picked(whole, pick, batch.num_samples) for pick in picks), (size,) * count)
-
-
-def _joined(batch: ProbeBatch) -> Any:
-    """Return all chunks as one batch. Leaves that are no tensor along the samples must be the same in all."""
-    if len(batch.chunks) == 1:
-        return batch.chunks[0]
-
-    def joined(first: Any, *others: Any) -> Any:
-        leaves = (first, *others)
-        if isinstance(first, Tensor) and all(
-            leaf.ndim and len(leaf) == size for leaf, size in zip(leaves, batch.sizes, strict=True)
-        ):
-            return torch.cat(leaves)
-        if isinstance(first, Tensor):
-            raise ValueError("a tensor that is not along the samples")
-        return first
-
     try:
-        return tree_map(joined, *batch.chunks)
+        whole = joined(batch.chunks, batch.sizes)
     except (RuntimeError, ValueError) as error:
         raise Missing(f"the probe's batches cannot be joined and cut into mini-batches: {error}") from error
+    picks = order[: count * size].view(count, size)
+    return ProbeBatch(tuple(_picked(whole, pick, batch.num_samples) for pick in picks), (size,) * count)
 
 
 def _picked(whole: Any, pick: Tensor, num_samples: int) -> Any:

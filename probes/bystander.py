@@ -4,7 +4,7 @@ Inside `bystander(model)` the model may be called, put in another mode, given ho
 On the way out, also by an exception or Ctrl-C, everything is bit for bit what it was: every module's
 attributes (training flags, hooks, buffers and whatever the forward pass writes to `self`), every random
 generator (Python, NumPy, torch on each device, and generators that modules hold), autocast, the
-attention kernels allowed, and global module hooks. That holds for modules that are no registered submodules
+attention kernels and cuDNN switches, and global module hooks. That holds for modules that are no registered submodules
 too (see `holdings`). Parameters are never written to.
 
 Nothing is copied back into a tensor of the user's: buffers are replaced by clones for the time being,
@@ -83,11 +83,19 @@ def bystander(
         restore.enter_context(torch.enable_grad())
         restore.enter_context(torch.autograd.set_detect_anomaly(False))  # a NaN is a reading here
         restore.enter_context(sdpa_kernel(SDPBackend.MATH))  # the others have no double backward
+        if any(isinstance(module, nn.RNNBase) for module in held.modules):  # cuDNN's have no double backward
+            restore.callback(_set_cudnn, torch.backends.cudnn.enabled)
+            _set_cudnn(False)
         if "torch._dynamo" in sys.modules:  # compiled parts and losses run as written: no double backward otherwise
             restore.enter_context(torch.compiler.set_stance("force_eager"))
         for device_type in sorted({"cpu", *(p.device.type for p in model.parameters())} - {"meta"}):
             restore.enter_context(torch.autocast(device_type, enabled=False))
         yield model
+
+
+def _set_cudnn(enabled: bool) -> None:
+    """Set the flag alone: `torch.backends.cudnn.flags` would write all others too, in torch's older API."""
+    torch._C._set_cudnn_enabled(enabled)
 
 
 def _set_mode(modules: list[nn.Module], mode: str) -> None:

@@ -17,7 +17,7 @@ from trainvitals.diagnostics.base import Diagnostic, Missing, Snapshot
 from trainvitals.diagnostics.registry import select
 from trainvitals.probes.bystander import bystander
 from trainvitals.probes.snapshot import ModelSnapshot
-from trainvitals.probes.subject import PROBE_SAMPLES, Subject, make_subject
+from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.schema import Reading
 
 OnError = Callable[[str, Exception], None]  # (diagnostic's name, what it raised)
@@ -29,7 +29,7 @@ def measure(
     batch: Any,
     what: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = "default",
     loss: Callable[[Any, Any], Tensor] | None = None,
-    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None = None,
+    forward: Forward | None = None,
     heldout: Any = None,
     optimizer: Optimizer | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -44,7 +44,8 @@ def measure(
         batch: the train probe: (inputs, targets), a list of such batches, or a loader to draw from.
         what: a preset ("light", "default", "full"), names and groups, or a mapping name → options.
         loss: loss(model(inputs), targets) → scalar mean. Leave out if `forward` is given.
-        forward: forward(model, batch) → (outputs, mean or per-sample loss), for models called otherwise.
+        forward: forward(model, batch) → (outputs, mean or per-sample loss), for models called otherwise; for a
+            mean over tokens it may return a third element, the number of tokens (see `trainvitals.watch`).
         heldout: a second probe batch, for the gap.
         optimizer: for the diagnostics that read its hyperparameters and state.
         options: options by metric name, as {"hessian.top": {"k": 3}}.
@@ -56,7 +57,8 @@ def measure(
         One reading per metric; those that do not exist for this model say why in `.missing`.
 
     Raises:
-        ValueError: for unknown names or options, or a batch that does not fit the model.
+        ValueError: for unknown names or options, a batch that does not fit the model, a loss that differs
+            between two passes over it, or batches whose weights in the mean loss cannot be told.
 
     Example:
         >>> import torch, trainvitals as tv

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import types
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ class ProbeBatch:
 
     chunks: tuple[Any, ...]
     sizes: tuple[int, ...]  # n of each chunk
+    num_terms: tuple[float, ...] | None = None  # loss terms that each chunk's mean is over; None: its samples
 
     @property
     def num_samples(self) -> int:
@@ -37,8 +38,9 @@ class ProbeBatch:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The share of samples in each chunk: the weights of averages over chunks."""
-        return tuple(size / self.num_samples for size in self.sizes)
+        """The share of loss terms in each chunk: the weights of averages over chunks (see `loss_terms`)."""
+        weights = self.sizes if self.num_terms is None else self.num_terms
+        return tuple(weight / sum(weights) for weight in weights)
 
     @cached_property
     def hash(self) -> str:
@@ -61,7 +63,8 @@ class ProbeBatch:
 
     def on(self, device: torch.device) -> ProbeBatch:
         """Return the same samples on a device."""
-        return ProbeBatch(tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, self.chunks), self.sizes)
+        chunks = tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, self.chunks)
+        return replace(self, chunks=chunks)
 
 
 def targets_of(batch: Any) -> Tensor | None:
@@ -162,7 +165,7 @@ def _drawn(loader: Iterable[Any], max_samples: int) -> list[Any]:
         left = max_samples
         for batch in map(_plain, _bystanding(loader)):
             size = next((len(t) for t in tree_leaves(batch) if isinstance(t, Tensor) and t.ndim), 0)
-            chunks.append(_first(batch, left, size) if size > left else batch)
+            chunks.append(first_samples(batch, left, size) if size > left else batch)
             left -= size
             if left <= 0:
                 break
@@ -220,8 +223,32 @@ def _is_walked(value: Any) -> bool:
     )
 
 
-def _first(batch: Any, count: int, size: int) -> Any:
-    return tree_map(lambda t: t[:count] if isinstance(t, Tensor) and t.ndim and len(t) == size else t, batch)
+def first_samples(batch: Any, count: int, size: int) -> Any:
+    """Return the first `count` samples of a batch of `size`, or the last ones if `count` is negative."""
+    picked = slice(count) if count >= 0 else slice(count, None)
+    return tree_map(lambda t: t[picked] if isinstance(t, Tensor) and t.ndim and len(t) == size else t, batch)
+
+
+def joined(chunks: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """Return batches as one.
+
+    Raises:
+        ValueError: if they are built differently, or differ in a part that is no tensor along the samples.
+        RuntimeError: if tensors along the samples differ in shape.
+    """
+    if len(chunks) == 1:
+        return chunks[0]
+
+    def joined_leaf(*leaves: Any) -> Any:
+        if all(isinstance(t, Tensor) and t.ndim and len(t) == n for t, n in zip(leaves, sizes, strict=True)):
+            return torch.cat(leaves)
+        if any(isinstance(leaf, Tensor) for leaf in leaves):
+            raise ValueError("a tensor that is not along the samples")
+        if any(type(leaf) is not type(leaves[0]) or leaf != leaves[0] for leaf in leaves[1:]):
+            raise ValueError(f"a {type(leaves[0]).__name__} that differs between batches")
+        return leaves[0]
+
+    return tree_map(joined_leaf, *chunks)
 
 
 def _merged(chunks: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -14,10 +15,33 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from trainvitals.probes.bystander import bystander, unwrapped
+from trainvitals.probes.loss_terms import weighed
 from trainvitals.probes.probe_batch import ProbeBatch, probe_batch
 
 _HALF = (torch.bfloat16, torch.float16)
+_SAME_LOSS = 1e-5  # relative difference of two passes that passes for rounding in float32
 PROBE_SAMPLES = 512  # drawn from a loader when the user does not say: 2 % standard error of an accuracy of 0.7
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over a batch gives."""
+
+    outputs: Any
+    loss: Tensor  # the mean over the batch, or from `forward` one number a sample (n,)
+    num_terms: Any = None  # that the loss is a mean over, if `forward` says so
+
+
+def _as_pass(returned: Any) -> Pass:
+    if not isinstance(returned, (tuple, list)) or len(returned) not in (2, 3):
+        got = f"{len(returned)} values" if isinstance(returned, (tuple, list)) else type(returned).__name__
+        raise ValueError(
+            f"expected (outputs, loss) or (outputs, mean loss, number of loss terms) from forward=, got {got}"
+        )
+    return Pass(*returned)
+
+
+Forward = Callable[[nn.Module, Any], tuple[Any, Tensor] | tuple[Any, Tensor, Any]]
 
 
 @dataclass
@@ -26,7 +50,7 @@ class Subject:
 
     model: nn.Module  # unwrapped
     loss: Callable[[Any, Any], Tensor] | None
-    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None
+    forward: Forward | None
     train: ProbeBatch
     heldout: ProbeBatch | None = None
     optimizer: Optimizer | None = None
@@ -42,23 +66,27 @@ class Subject:
         return loss.mean(), outputs
 
     def raw_loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
-        """Return the loss as the user's function gives it, and the outputs.
+        """Return the loss as the user's function gives it, and the outputs (see `run`)."""
+        found = self.run(parameters, batch)
+        return found.loss, found.outputs
+
+    def run(self, parameters: Mapping[str, Tensor], batch: Any) -> Pass:
+        """Return the outputs and the loss as the user's functions give them, inside the bystander.
 
         Inputs are copies (a forward pass may write to them), in float32 for bf16 and fp16 models.
-        What draws random numbers does so from the run's own seed, so that every pass of a measurement sees one mask.
+        What draws random numbers does so from the run's own seed, so that every pass of a measurement sees one
+        mask. In train mode every pass begins with the same buffers: spectral norm moves its vectors on.
         """
         batch = tree_map(_as_probe_input, batch)
+        values = dict(parameters)
+        if self.mode == "train":
+            values |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         torch.manual_seed(self.seed)
         with self.default_device or nullcontext():
-            return self._called(parameters, batch)
-
-    def _called(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
-        if self.forward is not None:
-            outputs, loss = self.forward(_Called(self.model, parameters), batch)
-        else:
-            outputs = functional_call(self.model, dict(parameters), (batch[0],))
-            loss = self.loss(outputs, batch[1])  # pyright: ignore[reportOptionalCall]
-        return loss, outputs
+            if self.forward is not None:
+                return _as_pass(self.forward(_Called(self.model, values), batch))
+            outputs = functional_call(self.model, values, (batch[0],))
+            return Pass(outputs, self.loss(outputs, batch[1]))  # pyright: ignore[reportOptionalCall]
 
     def parameters(self) -> dict[str, Tensor]:
         """Return copies of trainable parameters by name, tied ones once, in float32 for half precision.
@@ -113,7 +141,7 @@ def make_subject(
     model: nn.Module,
     *,
     loss: Callable[[Any, Any], Tensor] | None,
-    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None,
+    forward: Forward | None,
     train: Any,
     heldout: Any = None,
     optimizer: Optimizer | None = None,
@@ -126,7 +154,8 @@ def make_subject(
 
     Raises:
         ValueError: if the model has nothing to train, neither or both of loss and forward are given, a
-            batch does not fit the model, or the loss is neither a scalar nor (from `forward`) one number a sample.
+            batch does not fit the model, the loss is neither a scalar nor (from `forward`) one number a sample,
+            it differs between two passes over one batch, or its batches cannot be weighted (see `loss_terms`).
     """
     model = unwrapped(model)
     _check_model(model, call)
@@ -148,6 +177,7 @@ def make_subject(
     subject = Subject(model, loss, forward, batches["train"], batches.get("heldout"), optimizer, mode, seed)
     for argument, batch in batches.items():
         _check_fit(subject, batch, argument, call)
+        setattr(subject, argument, weighed(subject, batch, argument, call))
     return subject
 
 
@@ -181,18 +211,35 @@ def _check_number(name: str, value: Any, low: int, high: int, call: str) -> None
 
 
 def _check_fit(subject: Subject, batch: ProbeBatch, argument: str, call: str) -> None:
-    """Run each form of chunk once: what does not fit is the user's to know now, not a gap in a chart."""
+    """Run each form of chunk twice: what does not fit is the user's to know now, not a gap in a chart."""
     forms = {describe_batch(chunk): index for index, chunk in reversed(list(enumerate(batch.chunks)))}
     for form, index in reversed(forms.items()):
         with bystander(subject.model, mode=subject.mode, beside=subject.beside), torch.no_grad():
+            parameters = subject.parameters()
             try:
-                loss, _ = subject.raw_loss_and_outputs(subject.parameters(), batch.chunks[index])
+                losses = [subject.run(parameters, batch.chunks[index]).loss for _ in range(2)]
             except Exception as error:
                 raise ValueError(
                     f"expected a {argument} batch that the model and the loss take, got {type(error).__name__}: "
                     f"{error} in {call} with {form}; check shapes, dtypes and the order (inputs, targets)"
                 ) from error
-        _check_loss(loss, batch.sizes[index], subject.forward is not None, call)
+        for loss in losses:
+            _check_loss(loss, batch.sizes[index], subject.forward is not None, call)
+        _check_same(float(losses[0].mean()), float(losses[1].mean()), f"{call} with {form}")
+
+
+def _check_same(first: float, second: float, where: str) -> None:
+    """Refuse a loss that is no function of weights and batch: its curvature is no number either."""
+    if math.isnan(first) and math.isnan(second):
+        return
+    if not math.isclose(first, second, rel_tol=_SAME_LOSS, abs_tol=1e-7):
+        raise ValueError(
+            f"expected the same loss from the same batch and weights, got {first:.6g} and then {second:.6g} "
+            f"in {where}; usual causes: random numbers from NumPy, `random` or a generator of the model's own "
+            "(torch's global one is seeded for every pass), augmentation inside the forward pass, state that a pass "
+            "leaves behind (a counter, a cache, hidden states), kernels that add in no fixed order: "
+            "take them out of the probe's passes"
+        )
 
 
 def _check_loss(loss: Any, size: int, may_be_per_sample: bool, call: str) -> None:

@@ -23,7 +23,7 @@ from trainvitals.probes.measure import take_readings
 from trainvitals.probes.optimizer_view import names_of_parameters
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.schedule import Schedule, schedules_for
-from trainvitals.probes.subject import PROBE_SAMPLES, Subject, make_subject
+from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.schema import Event, Reading, Record, Status
 from trainvitals.store.writer import RunWriter
 
@@ -38,7 +38,7 @@ def watch(
     train: Any,
     heldout: Any = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
-    forward: Callable[[nn.Module, Any], tuple[Any, Tensor]] | None = None,
+    forward: Forward | None = None,
     name: str | None = None,
     store: str | os.PathLike[str] = "runs/",
     probes: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = "default",
@@ -60,7 +60,10 @@ def watch(
         heldout: the held-out probe, likewise.
         loss: loss(model(inputs), targets) → scalar mean over the batch.
         forward: forward(model, batch) → (outputs, mean or per-sample loss), in place of `loss` for models
-            that are not called as model(inputs).
+            that are not called as model(inputs). Several batches are averaged by samples, by labels that are not
+            ignored (shifted or not), by attended tokens or by class weights, whichever agrees with the loss of two
+            batches together. A third element, the number of terms that the loss of the batch is a mean over, states
+            it instead; where nothing agrees it must be given.
         name: of the run; the model's class name if left out.
         store: the folder that holds runs; made if it is not there.
         probes: a preset ("light", "default", "full"), names and groups, or a mapping name → options.
@@ -78,7 +81,8 @@ def watch(
 
     Raises:
         ValueError: before training starts, for a batch that does not fit the model, a loss that is not one
-            number, a model with nothing to train, unknown metric names, or a folder that cannot be written.
+            number or not the same twice, batches whose weights in the mean loss cannot be told, a model with
+            nothing to train, unknown metric names, or a folder that cannot be written.
 
     Example:
         >>> import tempfile, torch, trainvitals as tv
