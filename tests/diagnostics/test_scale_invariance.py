@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from cases import CASES
+from fake_snapshot import FakeSnapshot
 from torch import nn
 
 import trainvitals as tv
+from trainvitals.diagnostics.base import OptimizerView, ParameterGroup
 from trainvitals.diagnostics.scale_invariance import EffectiveLearningRate, ScaleInvariance
 
 BY_NAME = {case.name: case for case in CASES}
@@ -198,22 +200,18 @@ def test_the_effective_rate_is_sgds_and_needs_an_invariant_weight():
 
 def test_what_is_invariant_is_found_once():
     built = BY_NAME["cnn_batchnorm"].build()
-    diagnostic = EffectiveLearningRate()
     calls = []
 
-    class Once:
-        optimizer = tv.diagnostics.base.OptimizerView(
-            "SGD", (tv.diagnostics.base.ParameterGroup({"lr": 0.1}, ("conv1.weight", "conv2.weight", "fc.weight")),), {}
-        )
-        parameters = dict(built.model.named_parameters())
+    def isolated_model():
+        calls.append("copy")
+        return built.model, None, [(*built.batch, 1.0)]
 
-        def isolated_model(self):
-            calls.append(1)
-            return built.model, None, [(*built.batch, 1.0)]
-
-        def generator(self, purpose):
-            return torch.Generator().manual_seed(0)
-
-    one, other = diagnostic.measure(Once()), diagnostic.measure(Once())
-    assert calls == [1]
+    snapshot = FakeSnapshot(
+        optimizer=OptimizerView("SGD", (ParameterGroup({"lr": 0.1}, tuple(dict(built.model.named_parameters()))),), {}),
+        parameters={name: p.detach() for name, p in built.model.named_parameters()},
+        isolated_model=isolated_model, generator=lambda purpose: torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    diagnostic = EffectiveLearningRate()
+    one, other = diagnostic.measure(snapshot), diagnostic.measure(snapshot)
+    assert calls == ["copy"]
     assert one.keys == other.keys == ("conv1.weight", "conv2.weight")
