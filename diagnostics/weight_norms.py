@@ -5,6 +5,8 @@ Legend: L parameter tensors, θ_l one of them, θ_l(0) the same at the start.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +15,9 @@ from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
 from trainvitals.schema import Chart, Question, Reading, ReferenceLine, Scale
+
+_NORMAL_MAD = 0.6745  # median absolute deviation of a normal distribution with standard deviation 1
+_MIN_TENSORS = 4  # of fewer, no median tells the odd one
 
 
 def frobenius(tensor: Tensor) -> float:
@@ -29,6 +34,29 @@ def growth(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> tuple[dict
     norms = {name: frobenius(start[name]) for name in now}
     values = {name: frobenius(now[name]) / norm for name, norm in norms.items() if norm != 0}
     return values, [name for name in now if name not in values]
+
+
+def robust_z(values: Mapping[str, float]) -> dict[str, float]:
+    """Return 0.6745 (v − median)/MAD by name: standard scores that one outlier cannot hide by widening the spread.
+
+    Args:
+        values: finite numbers by name. The median of an even number is the mean of the middle two.
+
+    Raises:
+        Missing: if there are fewer than 4, or more than half of them are equal.
+
+    Source: Iglewicz and Hoaglin 1993, How to Detect and Handle Outliers, section 3.3.
+
+    >>> robust_z({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 30.0})["e"].__round__(2)
+    18.21
+    """
+    if len(values) < _MIN_TENSORS:
+        raise Missing(f"{len(values)} tensors have a growth, an outlier needs {_MIN_TENSORS} to stand out from")
+    middle = statistics.median(values.values())
+    spread = statistics.median(abs(value - middle) for value in values.values())
+    if spread == 0:
+        raise Missing("more than half of the tensors have grown alike, so that there is no spread to compare with")
+    return {name: _NORMAL_MAD * (value - middle) / spread for name, value in values.items()}
 
 
 def distance(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
@@ -57,12 +85,20 @@ def _by_tensor(values: Mapping[str, float], left_out: list[str] | None = None, w
     )  # fmt: skip
 
 
+def _outliers(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Reading:
+    logs = {name: math.log(g) for name, g in growth(now, start)[0].items() if 0 < g < math.inf}
+    left_out = [name for name in now if name not in logs]
+    return _by_tensor(robust_z(logs), left_out, "it has no growth above 0")
+
+
 @dataclass
 class WeightNorms(Diagnostic):
     """Frobenius norm of each parameter tensor, its growth and its distance since the start of the run.
 
     Each part is (L,) in the order of the parameters, exact. A tensor that started at zero (a bias, often)
-    has no growth: it is left out, and `details["left_out"]` names it. Weights with NaN give NaN.
+    has no growth: it is left out, and `details["left_out"]` names it. Weights with NaN give NaN. `outlier`
+    tells which tensors grow out of proportion: the robust z-score of log growth among the tensors that have
+    one, 0.6745 (log g_l − median)/MAD, above 0 where a tensor grows more than the middle one.
 
     Args:
         reference: parameters of the start by name, as a `state_dict`; it must hold every trainable
@@ -77,7 +113,10 @@ class WeightNorms(Diagnostic):
     summary = "How large each parameter tensor is, and how it has moved since the start."
     formula = r"\lVert\theta_l\rVert_F"
     unit = "norm of weights"
-    undefined = "Growth and distance: the start is not known. Growth: the tensor was zero at the start."
+    undefined = (
+        "Growth, outlier and distance: the start is not known. Growth: the tensor was zero at the start. "
+        "Outlier: fewer than 4 tensors have a growth, or more than half of them the same."
+    )
     source = (
         "Neyshabur, Bhojanapalli, McAllester, Srebro 2017, Exploring Generalization in Deep Learning "
         "(norms); Hoffer, Hubara, Soudry 2017, Train longer, generalize better (distance from the start)"
@@ -103,16 +142,26 @@ class WeightNorms(Diagnostic):
             formula=r"\lVert\theta_l(t) - \theta_l(0)\rVert_F",
             scale=Scale.LINEAR,  # it starts at zero
         ),
+        "outlier": Part(
+            "Layers that grow out of proportion",
+            "Robust z-score of each tensor's log growth among all: far from 0 stands out from the others.",
+            unit="1",
+            formula=r"0.6745\,(\log g_l - \mathrm{median}) / \mathrm{MAD},\ "
+            r"g_l = \lVert\theta_l(t)\rVert / \lVert\theta_l(0)\rVert",
+            scale=Scale.LINEAR,
+            references=(ReferenceLine("outlier", 3.5, "Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers"),),
+        ),
     }
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
-        """Return norms, growth and distance."""
+        """Return norms, growth, distance and outlier scores."""
         now = snapshot.parameters
         why = "its norm was 0 at the start"
         return {
             "value": _by_tensor({name: frobenius(p) for name, p in now.items()}, why="the model has no parameters"),
             "growth": or_missing(lambda: _by_tensor(*growth(now, self._start(snapshot)), why)),
             "distance": or_missing(lambda: _by_tensor(distance(now, self._start(snapshot)))),
+            "outlier": or_missing(lambda: _outliers(now, self._start(snapshot))),
         }
 
     def _start(self, snapshot: Snapshot) -> Mapping[str, Tensor]:

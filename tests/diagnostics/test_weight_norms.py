@@ -50,7 +50,37 @@ def test_a_tensor_that_started_at_zero_is_left_out_of_growth_and_named(now, star
 def test_without_a_start_only_the_norm_exists(now):
     readings = WeightNorms().measure(FakeSnapshot(parameters=now))
     assert readings["value"].missing is None
-    assert readings["growth"].missing == readings["distance"].missing == "no initial_parameters"
+    for part in ("growth", "distance", "outlier"):
+        assert readings[part].missing == "no initial_parameters"
+
+
+def outliers(growth):
+    start = {name: normal(3, seed=index) for index, name in enumerate(growth)}
+    now = {name: start[name] * factor for name, factor in growth.items()}
+    return WeightNorms().measure(FakeSnapshot(parameters=now, initial_parameters=start))["outlier"]
+
+
+def test_outliers_are_robust_scores_of_log_growth():
+    growth = {"a": 1.0, "b": 1.1, "c": 1.3, "d": 0.9, "head": 8.0}
+    reading = outliers({**growth, "gone": 0.0})
+    assert reading.keys == tuple(growth)
+    assert reading.details["left_out"] == {"gone": "it has no growth above 0"}
+    logs = [math.log(g) for g in growth.values()]
+    middle = sorted(logs)[2]
+    spread = sorted(abs(value - middle) for value in logs)[2]
+    assert reading.value.tolist() == pytest.approx([0.6745 * (v - middle) / spread for v in logs], rel=1e-9)
+    assert [name for name, z in zip(reading.keys, reading.value.tolist(), strict=True) if abs(z) > 3.5] == ["head"]
+
+
+def test_outliers_do_not_see_a_growth_common_to_all():
+    growth = {"a": 1.0, "b": 1.1, "c": 1.3, "d": 0.9, "head": 8.0}
+    one, other = outliers(growth), outliers({name: 5 * g for name, g in growth.items()})
+    assert one.value.tolist() == pytest.approx(other.value.tolist(), rel=1e-9)
+
+
+def test_outliers_need_something_to_stand_out_from():
+    assert "3 tensors have a growth" in outliers({"a": 1.0, "b": 2.0, "c": 3.0}).missing
+    assert "grown alike" in outliers({"a": 1.0, "b": 1.0, "c": 1.0, "d": 3.0}).missing
 
 
 def test_reference_takes_the_place_of_the_start(now, start):
