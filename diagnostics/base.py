@@ -55,11 +55,15 @@ class Needs(Flag):
 
 
 class Tier(StrEnum):
-    """The smallest preset that holds the diagnostic: each preset holds the ones before it."""
+    """The smallest preset that holds the diagnostic: each preset holds the ones before it.
+
+    What is on request is in none of them, for its price: only its own name, or its group's, asks for it.
+    """
 
     LIGHT = "light"
     DEFAULT = "default"
     FULL = "full"
+    ON_REQUEST = "on request"
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,10 @@ class Snapshot(Protocol):
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return a generator on the CPU, seeded by the run's seed and the purpose, never by global state."""
+        ...
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Tell who waits how far a long measurement has come."""
         ...
 
     def isolated_model(self) -> tuple[torch.nn.Module, Callable[..., Tensor] | None, list[tuple[Any, Any, float]]]:

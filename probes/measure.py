@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainvitals.diagnostics.base import Diagnostic, Missing, Snapshot
+from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot
+from trainvitals.diagnostics.linalg.products import FINITE_DIFFERENCES
 from trainvitals.diagnostics.registry import select
 from trainvitals.probes.bystander import bystander
-from trainvitals.probes.snapshot import ModelSnapshot
+from trainvitals.probes.product_choice import products_of, widened
+from trainvitals.probes.snapshot import ModelSnapshot, Progress
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.schema import Reading
 
@@ -36,6 +39,7 @@ def measure(
     mode: str = "eval",
     seed: int = 0,
     probe_samples: int = PROBE_SAMPLES,
+    progress: Progress | None = None,
 ) -> dict[str, Reading]:
     """Measure diagnostics of a model once, and leave the model exactly as it was.
 
@@ -52,6 +56,11 @@ def measure(
         mode: "eval" or "train": BatchNorm and dropout in the probe passes.
         seed: of random vectors (Hutchinson, Lanczos) and of dropout in "train" mode.
         probe_samples: samples drawn when `batch` or `heldout` is a loader.
+        progress: called as progress(metric, done, total) during long measurements, such as "landscape".
+        products: how Hessian products are made: "auto", "double backward", "forward over reverse" (these also
+            with " in blocks"), or "finite differences".
+        max_memory_bytes: most that the graphs of Hessian products may hold; the batch is cut, and graphs are built
+            for every product, where they would take more. None: no bound.
 
     Returns:
         One reading per metric; those that do not exist for this model say why in `.missing`.
@@ -73,7 +82,8 @@ def measure(
         model, loss=loss, forward=forward, train=batch, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.measure",
     )  # fmt: skip
-    return take_readings(subject, diagnostics)
+    subject.products = products_of(subject, products, max_memory_bytes)
+    return take_readings(subject, diagnostics, progress=progress)
 
 
 def take_readings(
@@ -83,6 +93,7 @@ def take_readings(
     step: int = 0,
     trajectory: Callable[[], Any] | None = None,
     on_error: OnError | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Reading]:
     """Measure everything that is due at a step, in one stay at the model.
 
@@ -90,13 +101,23 @@ def take_readings(
     say so, and `on_error` hears of it; the others go on.
     """
     readings: dict[str, Reading] = {}
-    with _lent(subject):
-        snapshot = ModelSnapshot(subject, {d.name: d for d in diagnostics}, step=step, trajectory=trajectory)
-        try:
-            for diagnostic in diagnostics:
-                readings.update(_measured(diagnostic, snapshot, subject, on_error))
-        finally:
-            snapshot.release()
+
+    def snapshot_of(subject: Subject) -> ModelSnapshot:
+        due = {d.name: d for d in diagnostics}
+        return ModelSnapshot(subject, due, step=step, trajectory=trajectory, progress=progress)
+
+    with _lent(subject), ExitStack() as released:
+        snapshot = snapshot_of(subject)
+        released.callback(snapshot.release)
+        twin: ModelSnapshot | None = None  # with twice the step of finite differences: what that changes is an error
+        for diagnostic in diagnostics:
+            found = _measured(diagnostic, snapshot, subject, on_error)
+            if diagnostic.needs & Needs.HVP and subject.products.way == FINITE_DIFFERENCES:
+                if twin is None:
+                    twin = snapshot_of(replace(subject, products=subject.products.with_step(2.0)))
+                    released.callback(twin.release)
+                found = widened(found, _measured(copy.deepcopy(diagnostic), twin, subject, None))
+            readings.update(found)
     return readings
 
 
@@ -142,15 +163,21 @@ def _measured(
             definition=f"{name} v{diagnostic.version}",
             hvps=part.hvps or (0 if "shared_with" in part.details else num_hvps),
             seconds=seconds,
+            details=_with_products(part, diagnostic, snapshot),
             provenance=provenance,
         )
         for name, part in parts.items()
     }
 
 
+def _with_products(part: Reading, diagnostic: Diagnostic, snapshot: ModelSnapshot) -> Mapping[str, Any]:
+    """Return a reading's details with how its products were made; another engine makes its own."""
+    if not diagnostic.needs & Needs.HVP or part.value is None or "engine" in part.details:
+        return part.details
+    return {**part.details, **snapshot.products.words()}
+
+
 def _failed(name: str, error: Exception, on_error: OnError | None) -> Reading:
-    if isinstance(error, NotImplementedError) and "derivative" in str(error):
-        return Reading.absent(f"an operation of the model has no second derivative in torch: {error}")
     if on_error is not None:
         on_error(name, error)
     return Reading.absent(f"the measurement failed with {type(error).__name__}: {error}")

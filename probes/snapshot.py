@@ -40,6 +40,7 @@ from trainvitals.probes.sample_losses import check_mean, sample_losses
 from trainvitals.probes.subject import Subject, float32_if_half
 
 T = TypeVar("T")
+Progress = Callable[[str, int, int], None]  # (metric, done, total)
 
 
 class ModelSnapshot:
@@ -50,6 +51,7 @@ class ModelSnapshot:
         due: the diagnostics measured at this step, by name.
         step: optimiser steps taken.
         trajectory: gives the last two steps' gradients and updates; raises `Missing` without them.
+        progress: hears (name, done, total) of long measurements.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class ModelSnapshot:
         *,
         step: int = 0,
         trajectory: Callable[[], Trajectory] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.step = step
         self.mode = subject.mode
         self._subject = subject
         self._due = due
         self._trajectory = trajectory
+        self._progress = progress
         self._memory: dict[Callable[..., Any], Any] = {}
         self._train_chunks: list[tuple[Tensor, Tensor]] | None = None  # loss and outputs of each chunk
         self._gradient: Mapping[str, Tensor] = {}
@@ -262,6 +266,11 @@ class ModelSnapshot:
         """
         digest = hashlib.sha256(f"{self._subject.seed}:{purpose}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Tell who waits how far a long measurement has come."""
+        if self._progress is not None:
+            self._progress(name, done, total)
 
     def isolated_model(self) -> tuple[nn.Module, Callable[..., Tensor] | None, list[tuple[Any, Any, float]]]:
         """Return a deep copy of the model, the loss, and (inputs, targets, share of samples) per chunk.

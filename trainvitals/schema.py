@@ -33,6 +33,7 @@ class Chart(StrEnum):
     LINES = "lines"  # a few named numbers a step, a line each
     HEATMAP = "heatmap"  # one number per key and step: key × step, colour is the value
     WATERFALL = "waterfall"  # a density over a grid at every measured step
+    LANDSCAPE = "landscape"  # losses on a grid around the weights: a curve, or a plane with contour lines
 
 
 class Scale(StrEnum):

@@ -3,12 +3,15 @@
 import pytest
 
 from trainvitals.diagnostics import registry
+from trainvitals.diagnostics.base import Tier
 from trainvitals.diagnostics.registry import PRESETS, described, matching, registered, select
 
 
 def test_each_preset_holds_the_ones_before_it():
     light, default, full = ({cls.name for cls in matching(preset)} for preset in PRESETS)
-    assert light < default <= full == set(registered())
+    on_request = {name for name, cls in registered().items() if cls.tier == Tier.ON_REQUEST}
+    assert light < default <= full == set(registered()) - on_request
+    assert {cls.name for cls in matching("landscape")} == {"landscape"} <= on_request
 
 
 @pytest.mark.parametrize(
