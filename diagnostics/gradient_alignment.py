@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
 from trainvitals.diagnostics.gradient_sums import NUM_BLOCKS, GradientSums
+from trainvitals.diagnostics.jackknife import jackknife_error
 from trainvitals.schema import Chart, Question, Reading, ReferenceLine, Scale
 
 
@@ -99,8 +100,6 @@ def noise_scale_error(sums: GradientSums) -> float | None:
 
     Returns:
         The error, or None if there are fewer samples than blocks or block sums were not kept.
-
-    Source: Busing, Meijer, van der Leeden 1999, "Delete-m jackknife for unequal m".
     """
     if sums.block_sums is None or sums.num_samples < NUM_BLOCKS:
         return None
@@ -117,11 +116,8 @@ def noise_scale_error(sums: GradientSums) -> float | None:
         mean_square = (square - 2 * float(dots[k]) + float(norms[k])) / rest**2
         part = noise_and_signal(rest, mean_square, energy - float(energies[k]))
         left_out.append(part.trace - ratio * part.square)
-    estimates, h = torch.tensor(left_out, dtype=torch.float64), num / counts
-    pseudo = -(h - 1) * estimates  # the full sample's value is zero
-    centre = -((1 - 1 / h) * estimates).sum()
-    variance = ((pseudo - centre).square() / (h - 1)).mean()
-    return float(variance.sqrt()) / whole.square
+    # the full sample's value is zero
+    return jackknife_error(0.0, torch.tensor(left_out, dtype=torch.float64), counts) / whole.square
 
 
 def cosine_of(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
@@ -137,7 +133,8 @@ def cosine_of(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return dot / (norms[0] * norms[1])
 
 
-def _finite_sums(snapshot: Snapshot) -> GradientSums:
+def finite_sums(snapshot: Snapshot) -> GradientSums:
+    """Return the snapshot's sums. Raises Missing if a per-sample gradient holds NaN or Inf."""
     sums = snapshot.gradient_sums
     if sums.num_nonfinite:
         raise Missing(f"{sums.num_nonfinite} of {sums.num_samples} per-sample gradients hold NaN or Inf")
@@ -199,7 +196,7 @@ class GradientCosine(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the mean cosine."""
-        sums = _finite_sums(snapshot)
+        sums = finite_sums(snapshot)
         value = mean_pairwise_cosine(sums.unit_sum, sums.num_samples - sums.num_zero)
         return Reading(value=value, details={"num_zero": sums.num_zero, **class_cosines(sums)})
 
@@ -230,7 +227,7 @@ class GradientCoherence(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the coherence."""
-        sums = _finite_sums(snapshot)
+        sums = finite_sums(snapshot)
         value, num = coherence(sums), sums.num_samples
         return Reading(value=value, details={"num_samples": num, "per_sample": value / num})
 
@@ -282,7 +279,7 @@ class GradientNoiseScale(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the noise scale."""
-        sums = _finite_sums(snapshot)
+        sums = finite_sums(snapshot)
         num = sums.num_samples
         if num < 2:
             raise Missing(f"a variance needs at least 2 samples, the probe has {num}")
