@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
 from trainvitals.diagnostics.linalg.finite import NonFiniteProduct
@@ -38,10 +39,13 @@ class HessianTop(Diagnostic):
         k: how many; fewer are given for a model with fewer parameters.
         tol: relative accuracy of each eigenvalue, by its estimated error; a tenth of the largest stands in
             for smaller ones. With `eigenvectors` the residuals have to meet it.
-        max_iterations: most Hessian-vector products; the Krylov basis takes as many vectors of size P.
+        max_iterations: most Hessian-vector products.
         eigenvectors: put the unit eigenvectors, (P, k), into `details["eigenvectors"]`.
         verify: look for further copies of eigenvalues (least squares with C outputs has C of each): about a
             quarter of the products.
+        max_basis: most vectors of size P held at a time, by thick restarts; unless told, as many as fit into
+            1 GiB, at least three for each eigenvalue and ten more. `details["basis_bytes"]` is the memory.
+        basis_device: "cpu" keeps these vectors off the accelerator; where the model is, unless told.
         engine: "native", or "pyhessian" for a second opinion from that library on a copy of the model.
 
     Source: Lanczos 1950; as a training diagnostic, Sagun et al. 2017; Ghorbani, Krishnan, Xiao 2019.
@@ -68,11 +72,14 @@ class HessianTop(Diagnostic):
     max_iterations: int = 200
     eigenvectors: bool = False
     verify: bool = True
+    max_basis: int | None = None
+    basis_device: str | None = None
     engine: str = "native"
 
     def __post_init__(self) -> None:
         _check_eigenvalue_options(self)
         check_engine(self.name, self.engine)
+        _check_basis_options(self)
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the k eigenvalues, descending, with keys λ1…λk."""
@@ -150,6 +157,7 @@ def hessian_extremes(snapshot: Snapshot) -> Extremes:
             generator=snapshot.generator(LANCZOS_START), tol=min(d.tol for d in due),
             max_iterations=max(d.max_iterations for d in due), vectors=any(d.eigenvectors for d in due),
             verify=any(d.verify for d in due), num_leading=trace.num_deflated if trace else 0,
+            max_basis=top.max_basis if top else None, basis_device=top.basis_device if top else None,
         )  # fmt: skip
 
 
@@ -185,6 +193,21 @@ def _check_eigenvalue_options(options: Any) -> None:
         )
 
 
+def _check_basis_options(options: HessianTop) -> None:
+    if options.max_basis is not None and options.max_basis < 2 * options.k + 10:
+        raise ValueError(
+            f"expected max_basis ≥ 2 k + 10 = {2 * options.k + 10} or None, got {options.max_basis} "
+            f"in options of {options.name!r}; raise it"
+        )
+    try:
+        torch.device(options.basis_device or "cpu")
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected basis_device to name a device of torch, got {options.basis_device!r} "
+            f"in options of {options.name!r}; give 'cpu', or leave it out"
+        ) from error
+
+
 def _reading(
     found: Extremes, pairs: Eigenpairs, keys: tuple[str, ...], eigenvectors: bool, num_products: int
 ) -> Reading:
@@ -194,6 +217,7 @@ def _reading(
         "converged": pairs.converged[:k],
         "iterations": found.num_products,
         "verified": found.verified,
+        "basis_bytes": found.basis_bytes,
     }
     if eigenvectors and pairs.vectors is not None:
         details["eigenvectors"] = pairs.vectors[:, :k].cpu().numpy()

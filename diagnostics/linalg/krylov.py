@@ -1,6 +1,6 @@
 """Krylov basis with full reorthogonalisation, and the projected matrix with its residuals.
 
-P size of the operator, n basis vectors, m of them multiplied by the operator so far.
+P size of the operator, n basis vectors, m of them multiplied by the operator so far, l locked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.linalg.finite import finite
+
+SLAB = 65_536  # columns of the basis that a restart copies at a time
 
 
 class Operator(Protocol):
@@ -35,29 +37,49 @@ class KrylovBasis:
     and the residual of a Ritz pair (θ, Qs) stays exact, ‖Q_U T_US s‖ over the vectors U that are not
     multiplied yet. With one chain it is the classical β_m |s_mi|.
 
-    Memory: n P numbers of the operator's dtype, on its device.
+    Memory: n P numbers of the operator's dtype, on its device or another (`num_bytes`); `restart` makes n small
+    again.
 
     Args:
         operator: symmetric, (P, P).
         breakdown: what is new in a product, relative to the largest entry of T, that is taken for zero:
             the chain ends there. Never below 100 times the rounding of the dtype. It goes into residuals.
+        device: where the vectors live and are made orthogonal; the operator's unless told. On "cpu" the
+            memory of an accelerator stays free, and each product goes there and back once.
+        max_size: vectors that there will be at most, so that no more memory is taken than for these.
     """
 
-    def __init__(self, operator: Operator, breakdown: float = 0.0) -> None:
+    def __init__(
+        self,
+        operator: Operator,
+        breakdown: float = 0.0,
+        device: torch.device | str | None = None,
+        max_size: int | None = None,
+    ) -> None:
         self._operator = operator
         self._breakdown = max(breakdown, 100 * torch.finfo(operator.dtype).eps)
-        self._rows = torch.empty(0, operator.shape[0], dtype=operator.dtype, device=operator.device)  # (capacity, P)
+        device = operator.device if device is None else torch.device(device)
+        self._rows = torch.empty(0, operator.shape[0], dtype=operator.dtype, device=device)  # (capacity, P)
         self._projected = np.zeros((0, 0))  # (capacity, capacity), column j is Qᵀ A q_j
         self._pending: list[int] = []  # not multiplied yet; the newest is taken first
         self._multiplied: list[int] = []
+        self._locked: list[int] = []  # never multiplied
+        self._max_size = min(max_size or operator.shape[0], operator.shape[0])
         self._first_chain: int | None = None  # products before the second start
         self._dropped = 0.0  # the largest remainder that was taken for zero
         self.size = 0
+        self.num_products = 0  # with the operator so far, m unless there were restarts
+        self.num_restarts = 0
 
     @property
-    def num_products(self) -> int:
-        """Products with the operator so far, m."""
+    def num_ritz(self) -> int:
+        """Ritz pairs that there are, m: vectors multiplied, or kept by a restart."""
         return len(self._multiplied)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the vectors have been given."""
+        return self._rows.numel() * self._rows.element_size()
 
     @property
     def dimension(self) -> int:
@@ -80,7 +102,7 @@ class KrylovBasis:
         vector = vector / torch.linalg.vector_norm(vector)
         remainder, _ = self._orthogonalised(vector)
         length = _norm(remainder)
-        if self.size and self._first_chain is None:
+        if self._multiplied + self._pending and self._first_chain is None:
             self._first_chain = self.num_products
         if self.complete or length <= 100 * torch.finfo(vector.dtype).eps:
             return False
@@ -94,6 +116,21 @@ class KrylovBasis:
         vector = torch.randn(self._rows.shape[1], generator=generator, dtype=torch.float64)
         return self.start(vector)
 
+    def lock(self, vectors: Tensor) -> None:
+        """Keep the span of orthonormal columns (P, l) out of all that is started later.
+
+        Ritz pairs are then those of A on the complement. What A mixes in from the locked span is in their
+        residuals, exactly.
+
+        Raises:
+            ValueError: if something was started before.
+        """
+        if self.size:
+            raise ValueError(f"expected an empty basis, got {self.size} vectors in KrylovBasis.lock; lock first")
+        for column in vectors.unbind(1):
+            if self.start(column):
+                self._locked.append(self._pending.pop())
+
     def step(self) -> bool:
         """Multiply the newest vector and add what is new in the product.
 
@@ -104,11 +141,13 @@ class KrylovBasis:
             NonFiniteProduct: if the product holds NaN or infinity.
         """
         j = self._pending.pop()
-        product = finite(self._operator @ self._rows[j])
+        vector = _moved(self._rows[j], self._operator.device)
+        product = _moved(finite(self._operator @ vector), self._rows.device)
         scale = _norm(product)
         remainder, column = self._orthogonalised(product)
         length = _norm(remainder)
         self._multiplied.append(j)
+        self.num_products += 1
         # as small as this the remainder is rounding noise, and its direction means nothing
         goes_on = length > self._breakdown * max(scale, self._scale()) and not self.complete
         if goes_on:
@@ -127,7 +166,7 @@ class KrylovBasis:
         """
         known = self._projected[np.ix_(self._multiplied, self._multiplied)]
         values, vectors = np.linalg.eigh((known + known.T) / 2)
-        rest = self._projected[np.ix_(self._pending, self._multiplied)] @ vectors  # (pending, m)
+        rest = self._projected[np.ix_(self._pending + self._locked, self._multiplied)] @ vectors  # (pending + l, m)
         skew = (known - known.T) / 2 @ vectors
         residuals = np.sqrt((rest**2).sum(0) + (skew**2).sum(0) + self._dropped**2)
         return values, residuals, vectors
@@ -158,6 +197,27 @@ class KrylovBasis:
         nodes, vectors = np.linalg.eigh((known + known.T) / 2)
         return nodes, vectors[0] ** 2
 
+    def restart(self, coordinates: np.ndarray) -> None:
+        """Keep of the multiplied vectors the span of these p Ritz vectors, orthonormal columns (m, p), alone.
+
+        Vectors not multiplied yet and locked ones stay, so A Y = Y Θ + U T_UY holds as before and residuals stay
+        exact (thick restart). The kept vectors count as multiplied: p Ritz pairs, `num_products` as before.
+        `first`, `latest` and `quadrature` speak of one chain, and end with it.
+
+        Source: Wu and Simon 2000, §2.
+        """
+        waiting, p = self._pending + self._locked, coordinates.shape[1]
+        size, known = p + len(waiting), self._projected[np.ix_(self._multiplied, self._multiplied)]
+        rest = self._projected[np.ix_(waiting, self._multiplied)]
+        self._rotate(coordinates, waiting)
+        self._projected[:] = 0
+        self._projected[:p, :p] = coordinates.T @ known @ coordinates
+        self._projected[p:size, :p] = rest @ coordinates
+        self._multiplied = list(range(p))
+        self._pending, self._locked = list(range(p, p + len(self._pending))), list(range(p + len(self._pending), size))
+        self.size = size
+        self.num_restarts += 1
+
     def turn_to(self, coordinates: np.ndarray) -> None:
         """Take next the vector on which the residuals of these Ritz vectors, (m, k), lie most."""
         if len(self._pending) > 1:
@@ -165,19 +225,19 @@ class KrylovBasis:
             self._pending.append(self._pending.pop(int((rest**2).sum(1).argmax())))
 
     def first(self, num_products: int) -> tuple[Tensor, float]:
-        """Return copies of the first vectors of the first chain, (j, P), and tr QᵀAQ on them.
+        """Return copies of the first vectors of the first chain, (j, P), on the operator's device, and tr QᵀAQ on them.
 
         j = `num_products`, or less if that chain has fewer. They are the same however a run goes on.
         """
         chain = self.num_products if self._first_chain is None else self._first_chain
         chosen = self._multiplied[: min(num_products, chain)]
         rows = self._rows[torch.as_tensor(chosen, dtype=torch.long, device=self._rows.device)]
-        return rows, float(np.trace(self._projected[np.ix_(chosen, chosen)]))
+        return _moved(rows, self._operator.device), float(np.trace(self._projected[np.ix_(chosen, chosen)]))
 
     def vectors(self, coordinates: np.ndarray) -> Tensor:
         """Return Q_S C (P, k) for coordinates C (m, k) as `ritz` gives them, or gave them m products in."""
         chosen = self._multiplied[: len(coordinates)]
-        rows = self._rows[torch.as_tensor(chosen, dtype=torch.long, device=self._rows.device)]
+        rows = self._rows[torch.as_tensor(chosen, dtype=torch.long, device=self._rows.device)]  # on the basis' device
         return rows.T @ torch.as_tensor(coordinates).to(rows)
 
     def _orthogonalised(self, vector: Tensor) -> tuple[Tensor, np.ndarray]:
@@ -188,6 +248,14 @@ class KrylovBasis:
         second = rows @ vector
         return vector - second @ rows, (first.double() + second.double()).cpu().numpy()
 
+    def _rotate(self, coordinates: np.ndarray, waiting: list[int]) -> None:
+        """Put Ritz vectors and then the waiting ones into the first rows; in slabs, for a second copy is too large."""
+        device = self._rows.device
+        chosen, kept = (torch.as_tensor(rows, dtype=torch.long, device=device) for rows in (self._multiplied, waiting))
+        turn = torch.as_tensor(np.ascontiguousarray(coordinates.T)).to(self._rows)  # (p, m)
+        for slab in self._rows.split(SLAB, dim=1):
+            slab[: len(turn) + len(kept)] = torch.cat([turn @ slab[chosen], slab[kept]])
+
     def _append(self, vector: Tensor) -> int:
         if self.size == len(self._rows):
             self._grow()
@@ -196,7 +264,7 @@ class KrylovBasis:
         return self.size - 1
 
     def _grow(self) -> None:
-        capacity = min(max(16, 3 * self.size // 2), self._rows.shape[1])
+        capacity = max(min(max(16, 3 * self.size // 2), self._max_size), self.size + 1)
         rows = self._rows.new_empty(capacity, self._rows.shape[1])
         rows[: self.size] = self._rows
         projected = np.zeros((capacity, capacity))
@@ -205,6 +273,10 @@ class KrylovBasis:
 
     def _scale(self) -> float:
         return float(np.abs(self._projected).max(initial=0.0))
+
+
+def _moved(vector: Tensor, device: torch.device) -> Tensor:
+    return vector.to(device)
 
 
 def _norm(vector: Tensor) -> float:

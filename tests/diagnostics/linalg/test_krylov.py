@@ -127,3 +127,95 @@ def test_turns_to_the_chain_that_a_ritz_vector_lacks():
     after, less, _ = basis.ritz()
     assert less[np.abs(after - values[worst]).argmin()] < residuals[worst]
     assert basis.first(99)[0].shape[0] == 5
+
+
+def grown(A, num_steps, **options):
+    basis, generator = KrylovBasis(A, **options), torch.Generator().manual_seed(0)
+    basis.start_random(generator)
+    for _ in range(num_steps):
+        basis.step()
+    return basis
+
+
+def test_a_restart_keeps_ritz_pairs_and_their_residuals_and_goes_on_as_before():
+    A = with_spectrum(torch.linspace(-1, 2, 60, dtype=torch.float64), 0)
+    basis, whole = grown(A, 12), grown(A, 18)
+    values, residuals, coordinates = basis.ritz()
+    vectors = basis.vectors(coordinates[:, -5:])
+    basis.restart(coordinates[:, -5:])
+    assert (basis.num_ritz, basis.num_products, basis.size, basis.num_restarts) == (5, 12, 6, 1)
+    kept, residuals_kept, turned = basis.ritz()
+    np.testing.assert_allclose(kept, values[-5:], atol=1e-12)
+    np.testing.assert_allclose(residuals_kept, residuals[-5:], atol=1e-12)
+    assert torch.allclose((basis.vectors(turned).T @ vectors).abs(), torch.eye(5).double(), atol=1e-10)
+    for _ in range(6):
+        basis.step()
+    assert basis.num_products == whole.num_products
+    after, residuals_after, turned = basis.ritz()
+    assert after[-1] > kept[-1]
+    assert after[-1] <= whole.ritz()[0][-1] + 1e-12  # no better than without the restart
+    Y = basis.vectors(turned)
+    np.testing.assert_allclose(residuals_after, (A @ Y - Y * torch.as_tensor(after)).norm(dim=0).numpy(), atol=1e-11)
+
+
+def test_many_restarts_in_float32_leave_the_basis_orthogonal():
+    values = torch.cat([torch.linspace(0, 1, 500), torch.tensor([1e3, 1e4])])
+    basis = grown(Diagonal(values), 12)
+    for _ in range(40):
+        basis.restart(basis.ritz()[2][:, -6:])
+        for _ in range(6):
+            basis.step()
+    Q = basis.vectors(np.eye(basis.num_ritz)).double()
+    assert (Q.T @ Q - torch.eye(Q.shape[1])).abs().max() < 50 * torch.finfo(torch.float32).eps
+
+
+def test_a_restart_copies_in_slabs(monkeypatch):
+    A = with_spectrum(torch.linspace(-1, 2, 60, dtype=torch.float64), 0)
+    found = []
+    for slab in (7, 65_536):
+        monkeypatch.setattr("trainvitals.diagnostics.linalg.krylov.SLAB", slab)
+        basis = grown(A, 12)
+        basis.restart(basis.ritz()[2][:, -5:])
+        found.append(basis.vectors(np.eye(5)))
+    assert torch.allclose(*found, atol=1e-14)
+
+
+def test_locked_vectors_are_kept_out_and_their_mixing_is_in_the_residuals():
+    A = with_spectrum(torch.linspace(-1, 2, 60, dtype=torch.float64), 0)
+    locked = torch.linalg.qr(torch.randn(60, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    basis = KrylovBasis(A)
+    basis.lock(locked)
+    basis.start_random(torch.Generator().manual_seed(0))
+    for _ in range(8):
+        basis.step()
+    values, residuals, coordinates = basis.ritz()
+    Y = basis.vectors(coordinates)
+    assert (locked.T @ Y).abs().max() < 1e-13
+    np.testing.assert_allclose(residuals, (A @ Y - Y * torch.as_tensor(values)).norm(dim=0).numpy(), atol=1e-12)
+    assert basis.num_products == 8
+    assert basis.first(8)[0].shape == (8, 60)
+    with pytest.raises(ValueError, match="empty basis"):
+        basis.lock(locked)
+
+
+def test_vectors_go_to_the_operator_and_products_to_the_basis(monkeypatch):
+    """The operator says that it is on another device: each product goes there and back, and nothing else does."""
+
+    class Elsewhere(Diagonal):
+        def __init__(self, values):
+            super().__init__(values)
+            self.device = torch.device("meta")
+
+    moves = []
+
+    def moved(vector, device):
+        moves.append(device.type)
+        return vector
+
+    monkeypatch.setattr("trainvitals.diagnostics.linalg.krylov._moved", moved)
+    values = torch.linspace(-1, 2, 40, dtype=torch.float64)
+    basis = grown(Elsewhere(values), 5, device="cpu")
+    assert moves == ["meta", "cpu"] * 5
+    np.testing.assert_array_equal(basis.ritz()[0], grown(Diagonal(values), 5).ritz()[0])
+    basis.first(3)
+    assert moves[-1] == "meta"  # the first vectors are for use beside the operator

@@ -5,8 +5,7 @@ from cases import CASES, dense_hessian
 from linalg_helpers import CountedMatrix, Diagonal, hessian_of, math_attention, with_spectrum  # noqa: F401
 
 from trainvitals.diagnostics.linalg.finite import NonFiniteProduct
-from trainvitals.diagnostics.linalg.krylov import KrylovBasis
-from trainvitals.diagnostics.linalg.lanczos import _Copies, lanczos, ritz_errors
+from trainvitals.diagnostics.linalg.lanczos import Eigenpairs, _max_basis, lanczos
 
 
 def seeded(seed=0):
@@ -179,15 +178,6 @@ def test_rounding_of_float32_products_is_in_the_errors(case):
         assert (np.abs(pairs.values - expected) <= pairs.errors + 1e-6 * scale).all()  # weights are rounded too
 
 
-def test_errors_are_of_second_order_with_a_gap_and_residuals_without():
-    values, residuals = np.array([0.0, 5.0, 5.01, 9.0]), np.array([0.1, 0.02, 0.02, 0.1])
-    errors = ritz_errors(values, residuals, np.zeros(4))
-    assert errors[0] == pytest.approx(0.01 / (5 - 0.02))
-    assert errors[1] == errors[2] == 0.02
-    assert ritz_errors(values, residuals, np.full(4, 0.01))[1] == pytest.approx(np.sqrt(0.02**2 - 0.01**2) + 0.01)
-    assert ritz_errors(np.array([3.0]), np.array([0.5]), np.zeros(1)) == pytest.approx([0.5])  # nothing to see a gap by
-
-
 def test_copies_are_looked_for_where_they_matter_and_only_there():
     values = torch.cat([torch.linspace(0, 1, 3000), torch.tensor([30.0, 30, 30, 20, 20, 10, 5])]).double()
     run = {v: lanczos(Diagonal(values), 4, generator=seeded(), verify=v) for v in (True, False)}
@@ -206,37 +196,6 @@ def test_a_hidden_copy_is_found_in_every_run():
         assert found.verified
 
 
-@pytest.mark.parametrize("mass", [1e-1, 1e-4, 1e-8])
-def test_no_copy_is_ruled_out_that_the_start_vector_could_have_seen(mass):
-    # Christoffel's function never lies below the mass that is there
-    values = torch.cat([torch.linspace(-1, 1, 300), torch.tensor([2.0])]).double()
-    start = torch.cat([torch.full((300,), ((1 - mass) / 300) ** 0.5), torch.tensor([mass**0.5])]).double()
-    basis = KrylovBasis(Diagonal(values), breakdown=1e-14)
-    basis.start(start)
-    dimension = 10  # by which a probability of 1e-3 is a mass of π/2 · 1e-7
-    for taken in range(1, 40):
-        basis.step()
-        T = basis.latest(taken)
-        if np.linalg.eigvalsh(T)[-1] > 1.9:
-            break
-        ruled_out = _Copies(1, 1.0, 2.0).ruled_out(T, dimension)
-        assert not ruled_out or mass < np.pi / 2 * 1e-7
-    else:
-        pytest.fail("the chain never saw it")
-
-
-def test_a_copy_is_ruled_out_once_the_chain_has_been_long_enough():
-    values = torch.linspace(-1, 1, 5000, dtype=torch.float64)
-    basis = KrylovBasis(Diagonal(values))
-    basis.start_random(seeded())
-    outcome = []
-    for taken in range(1, 31):
-        basis.step()
-        outcome.append(_Copies(1, 1.5, 2.0).ruled_out(basis.latest(taken), 5000))
-    assert 5 < outcome.index(True) < 15
-    assert all(outcome[outcome.index(True) :])
-
-
 def test_the_outermost_alone_is_not_mistaken_for_its_neighbour():
     """One Ritz value can rest at λ2 with a small residual; without its guard 2 % of these were wrong."""
     for seed in range(100):
@@ -247,3 +206,128 @@ def test_the_outermost_alone_is_not_mistaken_for_its_neighbour():
         for sign, end in ((1, "top"), (-1, "bottom")):
             found = lanczos(sign * A, int(sign > 0), int(sign < 0), generator=torch.Generator().manual_seed(seed))
             assert getattr(found, end).values.tolist() == pytest.approx([sign], abs=1e-3)
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+def test_a_bounded_basis_gives_the_same_eigenvalues(spectrum):
+    for seed in range(3):
+        A = with_spectrum(spectrum, seed)
+        expected = np.linalg.eigvalsh(A.numpy())
+        scale = np.abs(expected).max()
+        found = lanczos(A, 5, 2, generator=seeded(seed), tol=1e-5, max_basis=22, max_iterations=2000)
+        np.testing.assert_allclose(found.top.values, expected[::-1][:5], rtol=0, atol=1e-6 * scale)
+        np.testing.assert_allclose(found.bottom.values, expected[:2], rtol=0, atol=1e-6 * scale)
+        assert found.top.converged.all()
+        assert found.basis_bytes <= 22 * 8 * len(A)
+
+
+def test_after_restarts_residuals_are_the_true_residuals_and_memory_is_bounded():
+    values = torch.linspace(-1, 1.5, 400, dtype=torch.float64) ** 3
+    A = with_spectrum(values, 0)
+    free = lanczos(A, 3, 1, generator=seeded(), tol=1e-5, vectors=True)
+    found = lanczos(A, 3, 1, generator=seeded(), tol=1e-5, vectors=True, max_basis=16, max_iterations=2000)
+    assert free.basis_bytes > found.basis_bytes == 16 * 8 * 400
+    assert found.num_products > free.num_products > 16
+    for pairs, bound in ((found.top, free.top), (found.bottom, free.bottom)):
+        Y, theta = pairs.vectors, torch.as_tensor(pairs.values.copy())
+        true = torch.linalg.vector_norm(A @ Y - Y * theta, dim=0)
+        np.testing.assert_allclose(pairs.residuals, true.numpy(), rtol=1e-4, atol=1e-12)
+        assert torch.allclose(Y.T @ Y, torch.eye(Y.shape[1]).double(), atol=1e-10)
+        np.testing.assert_allclose(pairs.values, bound.values, rtol=1e-5)
+
+
+def test_a_copy_search_cut_short_by_the_basis_is_not_called_verified():
+    values = torch.linspace(-1, 1.5, 400, dtype=torch.float64) ** 3
+    runs = [lanczos(Diagonal(values), 5, generator=seeded(), max_basis=b, max_iterations=2000) for b in (12, None)]
+    assert [r.verified for r in runs] == [False, True]
+    np.testing.assert_allclose(runs[0].top.values, values.numpy()[::-1][:5], rtol=1e-4)
+
+
+def test_copies_are_found_with_a_bounded_basis():
+    values = torch.cat([torch.linspace(-1, 1, 600), torch.tensor([9.0, 9.0, 6.0, 4.0, 4.0, 2.0])]).double()
+    for seed in range(30):
+        found = lanczos(Diagonal(values), 5, generator=seeded(seed), max_basis=24)
+        np.testing.assert_allclose(found.top.values, [9, 9, 6, 4, 4], rtol=1e-4)
+
+
+def test_leading_vectors_are_the_same_with_restarts():
+    A = with_spectrum(torch.linspace(-1, 1.5, 300, dtype=torch.float64) ** 3, 0)
+    free, bounded = (lanczos(A, 2, generator=seeded(), num_leading=8, max_basis=b) for b in (None, 14))
+    assert torch.equal(free.leading[0], bounded.leading[0])
+    assert free.leading[1] == bounded.leading[1]
+
+
+def test_the_default_bound_is_a_gibibyte():
+    class Wide:
+        shape, dtype, device = torch.Size([2**24] * 2), torch.float32, torch.device("cpu")
+
+    assert _max_basis(None, 1, Wide()) == 16
+    assert _max_basis(None, 6, Wide()) == 28  # at least three for each and ten more
+    assert _max_basis(None, 6, Diagonal(torch.ones(1000))) == 1000
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("seed", range(3))
+def test_locked_pairs_are_not_looked_for_again(spectrum, seed):
+    A = CountedMatrix(with_spectrum(spectrum, seed))
+    first = lanczos(A, 4, generator=seeded(seed), tol=1e-7, vectors=True)
+    found = lanczos(A, 7, generator=seeded(seed + 1), tol=1e-5, vectors=True, locked=first.top)
+    assert A.num_products == first.num_products + found.num_products
+    expected = torch.linalg.eigvalsh(A @ torch.eye(len(spectrum)).double()).numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found.top.values, expected[::-1][:7], rtol=0, atol=1e-6 * scale)
+    Y, theta = found.top.vectors, torch.as_tensor(found.top.values.copy())
+    assert torch.allclose(Y.T @ Y, torch.eye(7).double(), atol=1e-6)
+    true = torch.linalg.vector_norm(A @ Y - Y * theta, dim=0).numpy()
+    np.testing.assert_allclose(found.top.residuals, true, rtol=1e-2, atol=1e-9 * scale)
+
+
+def test_locking_saves_products():
+    values = torch.cat([torch.linspace(-1, 1, 2000), torch.linspace(2, 9, 12)]).double()
+    saved = []
+    for seed in range(10):
+        first = lanczos(Diagonal(values), 8, generator=seeded(seed), vectors=True)
+        more = lanczos(Diagonal(values), 10, generator=seeded(seed + 50), locked=first.top)
+        again = lanczos(Diagonal(values), 10, generator=seeded(seed + 50), vectors=True)
+        np.testing.assert_allclose(more.top.values, values.numpy()[::-1][:10], rtol=1e-4)
+        saved.append(1 - more.num_products / again.num_products)
+    assert np.mean(saved) > 0.3
+
+
+def test_what_locked_pairs_mix_into_others_is_in_the_residuals():
+    A = with_spectrum(torch.linspace(-1, 3, 200, dtype=torch.float64) ** 3, 0)
+    rough = lanczos(A, 2, generator=seeded(), tol=3e-2, vectors=True)
+    assert rough.top.residuals.max() > 0.1
+    found = lanczos(A, 4, generator=seeded(1), tol=1e-1, vectors=True, locked=rough.top)
+    Y, theta = found.top.vectors, torch.as_tensor(found.top.values.copy())
+    true = torch.linalg.vector_norm(A @ Y - Y * theta, dim=0).numpy()
+    np.testing.assert_allclose(found.top.residuals, true, rtol=1e-6)
+
+
+def test_a_basis_on_the_cpu_is_the_same_run():
+    A = with_spectrum(SPECTRA["random"], 0).float()
+    one, two = (lanczos(A, 3, 1, generator=seeded(), basis_device=d, vectors=True) for d in (None, "cpu"))
+    assert (one.top.values == two.top.values).all()
+    assert torch.equal(one.top.vectors, two.top.vectors)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_basis_on_the_cpu_serves_an_operator_on_the_gpu():
+    A = with_spectrum(SPECTRA["random"], 0).cuda()
+    found = lanczos(A, 3, 1, generator=seeded(), basis_device="cpu", vectors=True, num_leading=4)
+    expected = torch.linalg.eigvalsh(A).cpu().numpy()
+    np.testing.assert_allclose(found.top.values, expected[::-1][:3], rtol=1e-5)
+    assert found.top.vectors.device.type == "cpu"
+    assert found.leading[0].device == A.device
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"max_basis": 6}, "max_basis ≥"),
+     ({"locked": Eigenpairs(*[np.zeros(2)] * 4)}, "without vectors"),
+     ({"locked": Eigenpairs(*[np.zeros(3)] * 4, torch.eye(90)[:, :3])}, "fewer than num_top=3")],
+    ids=["basis", "no vectors", "too many locked"],
+)  # fmt: skip
+def test_bad_bounds_and_locked_pairs_are_told(options, words):
+    with pytest.raises(ValueError, match=words):
+        lanczos(torch.eye(90), 3, 1, generator=seeded(), **options)
