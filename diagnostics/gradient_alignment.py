@@ -90,6 +90,41 @@ def noise_and_signal(num_samples: float, mean_square: float, energy: float) -> N
     return NoiseAndSignal(trace, mean_square - trace / num_samples)
 
 
+def of_all_samples(sums: GradientSums) -> NoiseAndSignal:
+    """Return tr Σ̂ and |G|² of at least two samples.
+
+    Raises:
+        Missing: if there are fewer.
+    """
+    num = sums.num_samples
+    if num < 2:
+        raise Missing(f"a variance needs at least 2 samples, the probe has {num}")
+    return noise_and_signal(num, float(sums.sum.square().sum()) / num**2, float(sums.squared_norms.sum()))
+
+
+def without_each_block(sums: GradientSums) -> list[NoiseAndSignal] | None:
+    """Return tr Σ̂ and |G|² without each block of samples, or None if that is not known: see `without_error`."""
+    if sums.block_sums is None or sums.num_samples < NUM_BLOCKS:
+        return None
+    num, counts = float(sums.num_samples), sums.block_counts().double()  # N, (K,)
+    energy, square = float(sums.squared_norms.sum()), float(sums.sum.square().sum())
+    norms, dots = sums.block_sums.square().sum(1).cpu(), (sums.block_sums @ sums.sum).cpu()  # (K,)
+    blocks = torch.arange(sums.num_samples) % NUM_BLOCKS
+    energies = torch.zeros(NUM_BLOCKS, dtype=torch.float64).index_add_(0, blocks, sums.squared_norms.double().cpu())
+    left_out = []
+    for k in range(NUM_BLOCKS):
+        rest = num - float(counts[k])
+        mean_square = (square - 2 * float(dots[k]) + float(norms[k])) / rest**2
+        left_out.append(noise_and_signal(rest, mean_square, energy - float(energies[k])))
+    return left_out
+
+
+def without_error(sums: GradientSums) -> str:
+    """Return why `without_each_block` gives nothing."""
+    few = f"{sums.num_samples} samples are fewer than the {NUM_BLOCKS} blocks of the jackknife"
+    return sums.without_block_sums or few
+
+
 def noise_scale_error(sums: GradientSums) -> float | None:
     r"""Return a standard error of tr Σ̂/|G|², by the delete-a-block jackknife on its linearisation.
 
@@ -101,23 +136,13 @@ def noise_scale_error(sums: GradientSums) -> float | None:
     Returns:
         The error, or None if there are fewer samples than blocks or block sums were not kept.
     """
-    if sums.block_sums is None or sums.num_samples < NUM_BLOCKS:
+    left_out = without_each_block(sums)
+    if left_out is None:
         return None
-    num, counts = float(sums.num_samples), sums.block_counts().double()  # N, (K,)
-    energy, square = float(sums.squared_norms.sum()), float(sums.sum.square().sum())
-    whole = noise_and_signal(num, square / num**2, energy)
+    whole = of_all_samples(sums)
     ratio = whole.trace / whole.square
-    norms, dots = sums.block_sums.square().sum(1).cpu(), (sums.block_sums @ sums.sum).cpu()  # (K,)
-    blocks = torch.arange(sums.num_samples) % NUM_BLOCKS
-    energies = torch.zeros(NUM_BLOCKS, dtype=torch.float64).index_add_(0, blocks, sums.squared_norms.double().cpu())
-    left_out = []  # T − R·|G|² without block k
-    for k in range(NUM_BLOCKS):
-        rest = num - float(counts[k])
-        mean_square = (square - 2 * float(dots[k]) + float(norms[k])) / rest**2
-        part = noise_and_signal(rest, mean_square, energy - float(energies[k]))
-        left_out.append(part.trace - ratio * part.square)
-    # the full sample's value is zero
-    return jackknife_error(0.0, torch.tensor(left_out, dtype=torch.float64), counts) / whole.square
+    estimates = torch.tensor([part.trace - ratio * part.square for part in left_out], dtype=torch.float64)
+    return jackknife_error(0.0, estimates, sums.block_counts()) / whole.square  # the full sample's value is zero
 
 
 def cosine_of(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
@@ -280,14 +305,11 @@ class GradientNoiseScale(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the noise scale."""
         sums = finite_sums(snapshot)
-        num = sums.num_samples
-        if num < 2:
-            raise Missing(f"a variance needs at least 2 samples, the probe has {num}")
-        now = noise_and_signal(num, float(sums.sum.square().sum()) / num**2, float(sums.squared_norms.sum()))
-        trace, square = self._averaged(now)
+        trace, square = self._averaged(of_all_samples(sums))
         if square <= 0:
             raise Missing(
-                f"the estimate of |G|² is {square:.3g}, not positive: on {num} samples the noise hides the gradient"
+                f"the estimate of |G|² is {square:.3g}, not positive: on {sums.num_samples} samples the noise hides "
+                "the gradient"
             )
         error, words = self._error(sums)
         details = {"trace_covariance": trace, "gradient_norm_squared": square, **words}
@@ -304,10 +326,7 @@ class GradientNoiseScale(Diagnostic):
         if self.ema_decay > 0:
             return None, {"without_error": "measurements on one probe are not independent, so an average has none"}
         error = noise_scale_error(sums)
-        if error is not None:
-            return error, {}
-        few = f"{sums.num_samples} samples are fewer than the {NUM_BLOCKS} blocks of the jackknife"
-        return None, {"without_error": sums.without_block_sums or few}
+        return error, {} if error is not None else {"without_error": without_error(sums)}
 
 
 @dataclass
