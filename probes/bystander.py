@@ -203,10 +203,21 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
             yield torch_module, name, collections.OrderedDict()
     yield parametrize, "_cache_enabled", 0  # `parametrize.cached()` would hand a probe's weights to training
     yield parametrize, "_cache", {}
+    yield torch, "_weight_norm", _weight_norm
+    yield sys.modules["torch.nn.utils.weight_norm"], "_weight_norm", _weight_norm
     # A checkpointed segment is computed again in the backward pass, when the probe's parameters are no longer
     # in the model: its second derivatives would be wrong. Probe passes keep what it saves.
     yield checkpoint, "CheckpointFunction", _WithoutCheckpoint
     yield checkpoint, "_checkpoint_without_reentrant_generator", _nothing_before_and_after
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Stands for torch's own, whose second derivatives are wrong for the first and last dim (seen in 2.13).
+
+    w = g v / ‖v‖, the norm over all dimensions but `dim`, or over all of them for −1.
+    """
+    others = [axis for axis in range(v.ndim) if axis != dim]
+    return g * v / v.square().sum(others, keepdim=dim != -1).sqrt()
 
 
 class _WithoutCheckpoint:
