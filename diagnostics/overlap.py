@@ -24,7 +24,7 @@ class Overlap(Diagnostic):
     """The squared share of gradient and weights in the span of the top-k Hessian eigenvectors.
 
     ‖P_k g‖²/‖g‖² and ‖P_k θ‖²/‖θ‖², P_k the projector on the k eigenvectors of largest eigenvalue; in
-    [0, 1]. A random direction has k/P, the chance level in `details`. The error bounds how far the computed
+    [0, 1]. A random direction has k/P, the part `chance`. The error bounds how far the computed
     subspace can turn the share: ‖R‖_F/(λ_k − λ_{k+1}), R the eigenvectors' residuals (Davis and Kahan). Where
     λ_k and λ_{k+1} are not apart, P_k is not determined: the error is 1 and `converged` false.
 
@@ -56,6 +56,7 @@ class Overlap(Diagnostic):
             "Weights in the sharpest directions", "The share of the weights in the top Hessian eigenvectors.",
             formula=r"\lVert P_k \theta\rVert^2/\lVert \theta\rVert^2",
         ),
+        "chance": Part("Chance level", "What a random direction has in as many directions.", formula=r"k/P"),
     }  # fmt: skip
 
     k: int | None = None
@@ -70,7 +71,7 @@ class Overlap(Diagnostic):
             )
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
-        """Return both shares."""
+        """Return both shares and the chance level."""
         k, size = self._rank(snapshot), snapshot.hessian.shape[0]
         if k >= size:
             raise Missing(f"the model has {size} parameters: {k} directions are all of them")
@@ -87,6 +88,7 @@ class Overlap(Diagnostic):
         return {
             "gradient": or_missing(lambda: reading(snapshot.gradient, num_products, "gradient")),
             "weights": or_missing(lambda: reading(snapshot.parameters, 0, "vector of weights")),
+            "chance": Reading(k / size, details={"k": k}),
         }
 
     def _rank(self, snapshot: Snapshot) -> int:

@@ -82,6 +82,18 @@ def test_densities_come_as_spectra(writer):
     assert frame.error[1] is None
 
 
+def test_landscapes_come_with_their_coordinates(writer):
+    a = np.array([-1.0, 0.0, 1.0])
+    log(writer, 1, {"landscape": Reading(1 + a**2, keys=("-1", "0", "1"), details={"coordinates": a})})
+    log(writer, 2, {"landscape": Reading(np.outer(a, a), keys=("-1", "0", "1"), details={"coordinates": 2 * a})})
+    frame = tv.open_run(writer.path).landscapes()
+    assert list(frame.columns) == ["step", "time", "coordinates", "losses"]
+    assert frame.step.tolist() == [1, 2]
+    np.testing.assert_array_equal(frame.losses[0], 1 + a**2)
+    np.testing.assert_array_equal(frame.losses[1], np.outer(a, a))
+    np.testing.assert_array_equal(frame.coordinates[1], 2 * a)
+
+
 def test_each_call_reads_what_is_in_the_file_now(writer):
     run = tv.open_run(writer.path)
     assert (run.names(), run.last_step, run.latest()) == ([], None, {})
@@ -142,7 +154,7 @@ def test_an_unknown_metric_is_an_error_with_near_names(writer):
     with pytest.raises(UnknownMetricError, match="it has no metrics yet"):
         run.series("loss")
     log(writer, 1, train_loss=1.0)
-    for call in (run.series, run.missing, run.spectra):
+    for call in (run.series, run.missing, run.spectra, run.landscapes):
         with pytest.raises(UnknownMetricError, match=r"expected a metric of run .*'trainloss'.*mean train_loss"):
             call("trainloss")
 

@@ -207,6 +207,23 @@ class Run:
         ]
         return pd.DataFrame(rows, columns=["step", "time", "grid", "density", "error"])
 
+    def landscapes(self, name: str = "landscape") -> pd.DataFrame:
+        """Return the losses on grids of a metric, a row a measurement: `step`, `time`, `coordinates`, `losses`.
+
+        The last two hold arrays: coordinates (n,), losses (n,) on a line or (n, n) on a plane with a row per
+        point of its first direction. Readings without coordinates are left out.
+
+        Raises:
+            UnknownMetricError: if the run has no such metric, with near names.
+        """
+        self._check(name)
+        rows = [
+            (v.step, v.time, v.arrays["details.coordinates"], v.arrays["value"])
+            for v in self._open().series(name).vectors
+            if "details.coordinates" in v.arrays
+        ]
+        return pd.DataFrame(rows, columns=["step", "time", "coordinates", "losses"])
+
     def latest(self) -> dict[str, tuple[int, Reading]]:
         """Return (step, reading) of the point of every metric that came last, missing ones too."""
         return self._open().latest()

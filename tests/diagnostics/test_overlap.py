@@ -49,6 +49,12 @@ def test_the_error_holds_at_a_loose_tolerance(case):
     assert abs(found.value - exact_share(flat(trainable(built.model)), H, 4)) <= found.error
 
 
+def test_the_chance_level_is_a_number_of_its_own():
+    built = CASES[0].build()
+    found = tv.measure(built.model, loss=built.loss, batch=built.batches, what={"overlap": {"k": 4}})
+    assert found["overlap.chance"].value == 4 / sum(p.numel() for p in built.model.parameters())
+
+
 def test_of_a_quadratic():
     built, theta, H, g = linear_regression()
     gradient, weights = measured(built, {"overlap": {"k": 2}})

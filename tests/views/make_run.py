@@ -25,6 +25,7 @@ META = {
 _QUESTIONS = {
     "hessian": Question.SHARPNESS, "stability": Question.SHARPNESS, "weights": Question.WEIGHTS,
     "update": Question.WEIGHTS, "grad": Question.GRADIENTS, "nc1": Question.REPRESENTATION,
+    "spike": Question.STABILITY, "softmax_collapse": Question.STABILITY,
     "nc2": Question.REPRESENTATION, "nc3": Question.REPRESENTATION, "nc4": Question.REPRESENTATION,
 }  # fmt: skip
 BAND = ReferenceLine("published band 0.6–0.8", 0.6, "OUI, section 4", 0.8)
@@ -59,6 +60,7 @@ def readings(step: int, rng: np.random.Generator) -> dict[str, Reading]:
         "grad.noise_scale": Reading.absent("|G|² ≤ 0 at this step") if step % 70 == 0 else exact(10 * np.exp(t)),
         "stability.threshold": exact(76.0), "stability.sharpness": estimate(top, 0.02),
         "stability.ratio": estimate(top / 76.0, 0.001), "hessian.trace": estimate(20 * top, 0.5 * top),
+        "spike": exact(9.0 if step == 150 else noise(1.0)), "softmax_collapse": exact(min(1.0, 0.05 * t)),
         "nc1": exact(10 * np.exp(-1.3 * t)), "nc3": exact(1.5 * np.exp(-0.6 * t)),
         "nc4": exact(max(0.0, 0.4 - 0.2 * t)),
         **{f"nc2.{part}": exact(0.8 * np.exp(-0.5 * t) + 0.05 + abs(noise(0.005)))
@@ -68,6 +70,10 @@ def readings(step: int, rng: np.random.Generator) -> dict[str, Reading]:
         ranks = tuple(str(i + 1) for i in range(5))
         found["hessian.top"] = estimate(top * 0.8 ** np.arange(5), np.full(5, 0.05), ranks)
         found["hessian.bottom"] = estimate(-2 * 0.8 ** np.arange(3), np.full(3, 0.05), ranks[:3])
+        a = np.linspace(-1, 1, 11)
+        plane = train + top * (0.1 * a[:, None] ** 2 + 0.02 * (a[None] - 0.3 * a[:, None]) ** 2)
+        found["landscape"] = Reading(value=plane, keys=tuple(f"{x:g}" for x in a), seconds=1.2,
+                                     details={"coordinates": a, "directions": "random"})  # fmt: skip
         found["hessian.density"] = Reading(value=density, error=0.1 * density, details={"grid": grid}, hvps=120,
                                            seconds=0.8)  # fmt: skip
     return found

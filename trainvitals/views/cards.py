@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from trainvitals.schema import Chart, Description
-from trainvitals.views import charts, spectrum_charts
+from trainvitals.views import charts, landscape_charts, spectrum_charts
 from trainvitals.views.run_view import RunView
 from trainvitals.views.words import latex, plain
 
@@ -42,6 +42,10 @@ def card(description: Description) -> Card:
         if description.chart == Chart.WATERFALL:
             spectra = view.spectra(description.name)
             return spectrum_charts.spectrum_over_steps(description, spectra, span=view.span, revision=revision)
+        if description.chart == Chart.LANDSCAPE:
+            directions = view.latest[description.name][1].details.get("directions", "")
+            table = view.landscapes(description.name)
+            return landscape_charts.landscape(description, table, directions=str(directions), revision=revision)
         return charts.draw(view.measured(description.name), span=view.span, revision=revision)
 
     return Card(description.title, description.summary, (description.name,), draw)
@@ -116,6 +120,8 @@ def _chart(view: RunView, item: Card) -> None:
 def _is_out_of_view(view: RunView, name: str) -> bool:
     if view.descriptions[name].chart == Chart.WATERFALL:
         return view.spectra(name).empty
+    if view.descriptions[name].chart == Chart.LANDSCAPE:
+        return view.landscapes(name).empty
     return view.measured(name).points.empty
 
 

@@ -36,6 +36,9 @@ def draw(measured: Measured, *, span: Span | None = None, revision: str = "") ->
     if kind == Chart.WATERFALL:
         raise ValueError(f"expected points of a number or a vector for draw(), got the density {measured.name!r}; "
                          "use spectrum_over_steps() with Run.spectra()")  # fmt: skip
+    if kind == Chart.LANDSCAPE:
+        raise ValueError(f"expected points of a number or a vector for draw(), got the landscape {measured.name!r}; "
+                         "use landscape() with Run.landscapes()")  # fmt: skip
     if kind == Chart.HEATMAP or many:
         return heatmap(measured, span=span, revision=revision)
     return lines([measured], span=span, revision=revision)

@@ -141,6 +141,10 @@ class RunView:
         """Return the densities of a metric, one row per step."""
         return self._shown(self.once(f"spectra {name}", self.token(name), lambda: self.run.spectra(name)))
 
+    def landscapes(self, name: str) -> pd.DataFrame:
+        """Return the losses around the weights of a metric, one row per step."""
+        return self._shown(self.once(f"landscapes {name}", self.token(name), lambda: self.run.landscapes(name)))
+
     def measured(self, name: str) -> Measured:
         """Return the metric with its points, ready to be drawn."""
         return Measured(self.descriptions[name], self._shown(self.points(name)), self._shown(self.missing(name)))
