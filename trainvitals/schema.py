@@ -22,6 +22,7 @@ class Question(StrEnum):
     OVERFITTING = "Is it overfitting?"
     SHARPNESS = "How sharp is it?"
     GRADIENTS = "Do the gradients agree?"
+    STABILITY = "Is it stable?"
     REPRESENTATION = "What has it learned?"
     WEIGHTS = "Which weights grow?"
 

@@ -18,6 +18,7 @@ ORDER = (  # file, title, icon, path in the address; a test compares the files w
     ("is_anything_wrong.py", "Is anything wrong?", ":material/vital_signs:", ""),
     ("is_it_overfitting.py", "Is it overfitting?", ":material/call_split:", "overfitting"),
     ("how_sharp_is_it.py", "How sharp is it?", ":material/show_chart:", "sharpness"),
+    ("is_it_stable.py", "Is it stable?", ":material/balance:", "stability"),
     ("do_the_gradients_agree.py", "Do the gradients agree?", ":material/alt_route:", "gradients"),
     ("what_has_it_learned.py", "What has it learned?", ":material/hub:", "representation"),
     ("which_weights_grow.py", "Which weights grow?", ":material/trending_up:", "weights"),

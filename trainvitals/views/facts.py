@@ -65,6 +65,22 @@ def sharpness(view: RunView) -> str:
     return text + (f"; the trace is {number(trace[1])}." if trace else ".")
 
 
+def stability(view: RunView) -> str:
+    """Return the largest spike of the loss, and how many samples no longer give a gradient."""
+    spikes, parts = finite(view.points("spike")), []
+    if not spikes.empty:
+        row = spikes.loc[spikes["value"].astype(float).idxmax()]
+        parts.append(
+            f"largest jump of the train loss at step {steps(int(row['step']))}, "
+            f"{number(float(row['value']), 3)} robust standard deviations above its other changes"
+        )
+    collapsed = last(view, "softmax_collapse")
+    if collapsed:
+        parts.append(f"{number(collapsed[1], 3)} of the train samples have a loss of exactly 0")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
 def gradients(view: RunView) -> str:
     """Return cosine, coherence and noise scale."""
     parts = [
