@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trainvitals.diagnostics.batch_loss import BatchLoss
     from trainvitals.diagnostics.gradient_sums import GradientSums
     from trainvitals.diagnostics.linalg.hvp import HessianOperator
+    from trainvitals.diagnostics.linalg.products import Products
 
 T = TypeVar("T")
 
@@ -201,6 +202,8 @@ class Snapshot(Protocol):
     def gradient_sums(self) -> GradientSums: ...  # per-sample gradients, folded
     @property
     def hessian(self) -> HessianOperator: ...  # of the mean loss on the train probe
+    @property
+    def products(self) -> Products: ...  # how operators on the probe's batches are to multiply
 
     def batch_losses(self, size: int | None = None) -> Sequence[BatchLoss]:
         """Return the loss on the train probe's batches as functions of the parameters.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from trainvitals.diagnostics.batch_loss import BatchLoss
 from trainvitals.diagnostics.hessian_spectrum import defined
 from trainvitals.diagnostics.linalg.finite import finite
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
+from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.schema import Question, Reading, Scale
 
 
@@ -63,22 +64,25 @@ class BatchSharpness(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the mean over mini-batches and its standard error."""
         batches = snapshot.batch_losses(self.batch_size)[: self.max_batches]
+        parameters, products = snapshot.parameters, snapshot.products
         with defined():
-            found = np.array([curvature_along_gradient(batch, snapshot.parameters) for batch in batches])
+            found = np.array([curvature_along_gradient(batch, parameters, products) for batch in batches])
         return Reading(
             float(found.mean()), float(found.std(ddof=1)) / math.sqrt(len(found)), hvps=len(found),
             details={"batch_size": self.batch_size, "num_batches": len(found), "batches": found},
         )  # fmt: skip
 
 
-def curvature_along_gradient(batch: BatchLoss, parameters: Mapping[str, Tensor]) -> float:
+def curvature_along_gradient(
+    batch: BatchLoss, parameters: Mapping[str, Tensor], products: Products | None = None
+) -> float:
     """Return gᵀHg/‖g‖² of one batch's mean loss.
 
     Raises:
         Missing: if the gradient is zero.
         NonFiniteProduct: if gradient or product hold NaN or infinity.
     """
-    operator = HessianOperator([(1.0, batch.mean)], parameters)
+    operator = HessianOperator([replace(batch, share=1.0)], parameters, products)
     g = finite(operator.gradient)
     norm = torch.linalg.vector_norm(g)
     if not norm > 0:

@@ -145,12 +145,12 @@ class FisherTop(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the k eigenvalues, descending, with keys λ1…λk."""
-        return _reading(self, snapshot, FisherOperator(snapshot.batch_losses(), snapshot.parameters))
+        return _reading(self, snapshot, FisherOperator(snapshot.batch_losses(), snapshot.parameters, snapshot.products))
 
 
 def gauss_newton(snapshot: Snapshot) -> GaussNewtonOperator:
     """Return G of the train probe, whose graphs all that needs it share: call it by `snapshot.once`."""
-    return GaussNewtonOperator(snapshot.batch_losses(), snapshot.parameters)
+    return GaussNewtonOperator(snapshot.batch_losses(), snapshot.parameters, snapshot.products)
 
 
 def _reading(options: Any, snapshot: Snapshot, operator: Operator, num_bottom: int = 0) -> Reading:

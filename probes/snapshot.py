@@ -11,6 +11,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from trainvitals.diagnostics.base import (
 from trainvitals.diagnostics.batch_loss import BatchLoss
 from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
+from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.activations import Capture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
@@ -73,6 +75,7 @@ class ModelSnapshot:
         self._train_chunks: list[tuple[Tensor, Tensor]] | None = None  # loss and outputs of each chunk
         self._gradient: Mapping[str, Tensor] = {}
         self._no_hessian: str | None = None
+        self._is_capturing = False
         self._needs = Needs.NOTHING
         for diagnostic in due.values():
             self._needs |= diagnostic.needs
@@ -178,7 +181,10 @@ class ModelSnapshot:
     @cached_property
     def gradient(self) -> Mapping[str, Tensor]:
         self._run_train_pass()
-        return self.hessian.split(self.hessian.gradient) if "hessian" in vars(self) else self._gradient
+        if "hessian" not in vars(self):
+            return self._gradient
+        found = self.hessian.split(self.hessian.gradient)
+        return {name: found[name].to(p.device, p.dtype) for name, p in self.parameters.items()}
 
     @cached_property
     def gradient_sums(self) -> GradientSums:
@@ -198,39 +204,49 @@ class ModelSnapshot:
         check_mean(self.train.loss, total / batch.num_samples)
         return sums
 
+    @property
+    def products(self) -> Products:
+        return self._subject.products
+
     @cached_property
     def hessian(self) -> HessianOperator:
-        """Hessian products on one graph, which is built here: its forward pass is the train pass.
+        """Hessian products, on one graph that is built here: its forward pass is the train pass.
+
+        Where memory is bounded, the train pass is one of its own.
 
         Raises:
-            Missing: if the parameters are complex, of several dtypes or devices, or the pass fails.
+            Missing: if the parameters are complex, memory does not suffice, or the pass fails.
         """
         if self._no_hessian is not None:
             raise Missing(self._no_hessian)
         try:
             self._check_real()
-            self._train_chunks = []
-            operator = self._hessian_operator()
+            self._train_chunks, self._is_capturing = [], True
+            operator = HessianOperator(self._capturing_losses(), self.parameters, self.products)
             _ = operator.gradient
         except Exception as error:
             self._train_chunks = None
             self._no_hessian = str(error) if isinstance(error, Missing) else f"no Hessian here: {error}"
             raise Missing(self._no_hessian) from error
+        finally:
+            self._is_capturing = False
+        if len(self._train_chunks) < len(self._subject.train.chunks):  # it went through micro-batches
+            self._train_chunks = None
         return operator
 
-    def _hessian_operator(self) -> HessianOperator:
-        batch = self._subject.train
-        names = list(self.parameters)
+    def _capturing_losses(self) -> list[BatchLoss]:
+        """Return the loss on the train probe's chunks; the first gradient's pass over each is captured."""
+        batch, names = self._subject.train, list(self.parameters)
 
-        def loss_of(index: int) -> Callable[[Sequence[Tensor]], Tensor]:
-            def loss(values: Sequence[Tensor]) -> Tensor:
+        def capturing(index: int, loss: BatchLoss) -> BatchLoss:
+            def mean(values: Sequence[Tensor]) -> Tensor:
+                if not self._is_capturing or index != len(self._train_chunks or []):
+                    return loss.mean(values)
                 return self._captured(batch, index, dict(zip(names, values, strict=True)))
 
-            return loss
+            return replace(loss, mean=mean)
 
-        return HessianOperator(
-            [(share, loss_of(index)) for index, share in enumerate(batch.shares)], self.parameters
-        )  # fmt: skip
+        return [capturing(index, loss) for index, loss in enumerate(self.batch_losses())]
 
     def batch_losses(self, size: int | None = None) -> list[BatchLoss]:
         """Return the loss on the train probe's chunks, or on mini-batches of `size` samples from a seeded shuffle.
@@ -254,6 +270,10 @@ class ModelSnapshot:
         if isinstance(found, Missing):
             raise found
         return found
+
+    def forget(self) -> None:
+        """Let go of what `once` has computed: it rests on products that were wrong."""
+        self._memory.clear()
 
     def due(self, name: str) -> Diagnostic | None:
         """Return the diagnostic of that name if it is measured at this step too."""
@@ -297,6 +317,7 @@ class ModelSnapshot:
         """
         if "hessian" in vars(self):
             self.hessian.release()
+        self.products.disown()
         vars(self).clear()
 
     # How it is produced ---------------------------------------------------------------------------
@@ -316,7 +337,8 @@ class ModelSnapshot:
 
     def _run_plain_pass(self) -> None:
         self._train_chunks, self._capture = [], self._new_capture()  # without what a failed pass left
-        batch, wants_gradient = self._subject.train, bool(self._needs & Needs.GRADIENT)
+        batch = self._subject.train
+        wants_gradient = bool(self._needs & Needs.GRADIENT) and "hessian" not in vars(self)
         sums: list[Tensor] | None = None
         for index, share in enumerate(batch.shares):
             with torch.set_grad_enabled(wants_gradient):

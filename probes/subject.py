@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.bystander import bystander, unwrapped
 from trainvitals.probes.loss_terms import weighed
 from trainvitals.probes.probe_batch import ProbeBatch, probe_batch
@@ -58,6 +59,7 @@ class Subject:
     seed: int = 0
     initial_parameters: Mapping[str, Tensor] | None = None
     default_device: torch.device | None = None  # the user's, while the diagnostics work on the CPU's
+    products: Products = field(default_factory=Products)  # how Hessian products are made, and what came of it
     num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
 
     def loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:

@@ -21,6 +21,7 @@ from trainvitals.probes.budget import Budget, parse_share
 from trainvitals.probes.gradients import TrajectoryRecorder
 from trainvitals.probes.measure import take_readings
 from trainvitals.probes.optimizer_view import names_of_parameters
+from trainvitals.probes.product_choice import products_of
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.schedule import Schedule, schedules_for
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
@@ -47,6 +48,8 @@ def watch(
     mode: str = "eval",
     seed: int = 0,
     probe_samples: int = PROBE_SAMPLES,
+    products: str = "auto",
+    max_memory_bytes: int | None = None,
 ) -> Watch:
     """Watch a training run. Nothing in the training loop changes, and nothing in the run does.
 
@@ -75,6 +78,8 @@ def watch(
         mode: "eval" or "train": BatchNorm and dropout in probe passes.
         seed: of the probes' own random vectors; the run's random state is never touched.
         probe_samples: samples drawn when a probe is a loader.
+        products: how Hessian products are made, as in `trainvitals.measure`.
+        max_memory_bytes: most that the graphs of Hessian products may hold, as in `trainvitals.measure`.
 
     Returns:
         The watch, with `.id`, `.path`, `.step`, `.log(...)` and `.close()`.
@@ -107,6 +112,7 @@ def watch(
         model, loss=loss, forward=forward, train=train, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
     )  # fmt: skip
+    subject.products = products_of(subject, products, max_memory_bytes, patience=0)  # a run goes on: it pays early
     subject.initial_parameters = subject.weights_at_start()
     run_name = str(name or type(subject.model).__name__)
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
@@ -145,6 +151,7 @@ class Watch:
         self._budget = None if share is None else Budget(share, bundles, self._started)
         self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
         self._warned: set[str] = set()
+        subject.products.warn = lambda message: self._warn(message, message)
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()

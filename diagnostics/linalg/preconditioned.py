@@ -47,7 +47,8 @@ class PreconditionedOperator:
         self._shift = shift.to(operator.device, operator.dtype)
         self.shape, self.dtype, self.device = torch.Size(operator.shape), operator.dtype, operator.device
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        """Return the product with v of shape (P,)."""
-        scaled = self._root * vector
-        return self._root * (self._sign * (self._operator @ scaled) + self._shift * scaled)
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """Return the product with v (P,) or with the columns of V (P, k)."""
+        root, shift = (d if vectors.ndim == 1 else d.unsqueeze(1) for d in (self._root, self._shift))
+        scaled = root * vectors
+        return root * (self._sign * (self._operator @ scaled) + shift * scaled)

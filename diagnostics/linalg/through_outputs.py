@@ -1,118 +1,82 @@
 """Matrices of the form Σ_c s_c J_cᵀ M_c J_c, with J_c the Jacobian of a batch's outputs.
 
-P parameters, n samples of a batch, k vectors; z are the outputs (n, ...).
+P parameters, n samples of a batch; z are the outputs (n, ...).
 """
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.func import jvp
 
 from trainvitals.diagnostics.batch_loss import BatchLoss
+from trainvitals.diagnostics.linalg.batch_operator import BatchProduct
+from trainvitals.diagnostics.linalg.finite_differences import central_difference
+from trainvitals.diagnostics.linalg.products import DOUBLE_BACKWARD, FORWARD_OVER_REVERSE
 
 OutputMatrix = Callable[[Tensor], Tensor]  # symmetric in the space of the outputs: (n, ...) -> (n, ...)
 
 
-class ThroughOutputs(abc.ABC):
-    """A symmetric matrix Σ_c s_c Jᵀ M J, known by its products with vectors: `A @ v`.
+def through_outputs(
+    batch: BatchLoss,
+    leaves: Sequence[Tensor],
+    output_matrix: Callable[[BatchLoss, Tensor], OutputMatrix],
+    way: str,
+    step_factor: float = 1.0,
+) -> BatchProduct:
+    """Return the products s_c Jᵀ M J v of one batch; J is never formed.
 
-    The graphs of a batch are built once, on first use, and serve all products: J v is the derivative by w
-    of ⟨Jᵀw, v⟩, a double backward, so no operation needs a forward-mode derivative. J is never formed.
+    Jᵀ is a backward pass on one graph. J v is, by double backward, the derivative by w of ⟨Jᵀw, v⟩, so no
+    operation needs a forward-mode derivative; or that derivative in forward mode; or a central difference of
+    the outputs, with which no operation needs a second derivative.
 
     Args:
-        batches: the loss on each batch of the probe; their shares s_c add up to 1.
-        parameters: detached parameters by name, in the order that the losses take them.
-
-    Raises:
-        ValueError: if there are no batches or no parameters.
+        batch: the loss on the batch.
+        leaves: the parameters, with `requires_grad`.
+        output_matrix: gives M of the batch at its detached outputs.
+        way: one of the ways of `products`.
+        step_factor: of finite differences.
     """
+    outputs = batch.outputs(leaves)
+    matrix = output_matrix(batch, outputs.detach())
+    if not outputs.requires_grad:  # the outputs are constant in θ
+        return BatchProduct(lambda v: [torch.zeros_like(leaf) for leaf in leaves])
+    if way == DOUBLE_BACKWARD:
+        pushed, held = _pushed_by_double_backward(outputs, leaves)
+    else:
+        pushed, held = _pushed_directly(batch, leaves, way, step_factor), []
 
-    def __init__(self, batches: Sequence[BatchLoss], parameters: Mapping[str, Tensor]) -> None:
-        if not batches or not parameters:
-            raise ValueError(
-                f"expected at least one batch and one parameter, got {len(batches)} and {len(parameters)} in "
-                f"{type(self).__name__}; check requires_grad and the probe batch"
-            )
-        self._batches = list(batches)
-        self._names = tuple(parameters)
-        self._leaves = [p.detach().requires_grad_(True) for p in parameters.values()]
-        self._sizes = [p.numel() for p in self._leaves]
-        self._graphs: list[tuple[float, Tensor, Tensor, list[Tensor], OutputMatrix]] | None = None
-        self.num_products = 0
+    def apply(v: Sequence[Tensor]) -> Sequence[Tensor]:
+        weighted = batch.share * matrix(pushed(v))
+        return torch.autograd.grad(outputs, leaves, weighted, retain_graph=True, materialize_grads=True)
 
-    @abc.abstractmethod
-    def _output_matrix(self, batch: BatchLoss, outputs: Tensor) -> OutputMatrix:
-        """Return M of a batch at its detached outputs."""
-
-    @property
-    def shape(self) -> torch.Size:
-        """(P, P)."""
-        return torch.Size([sum(self._sizes)] * 2)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The parameters' dtype, which vectors are cast to."""
-        return self._leaves[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The parameters' device, which vectors are moved to."""
-        return self._leaves[0].device
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the parameters, in the order in which they lie in flat vectors."""
-        return self._names
-
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        """Return A v for v of shape (P,), or A V for the k columns of V (P, k); k products are counted."""
-        if vectors.ndim not in (1, 2) or vectors.shape[0] != self.shape[0]:
-            raise ValueError(
-                f"expected a vector ({self.shape[0]},) or columns ({self.shape[0]}, k), got shape "
-                f"{tuple(vectors.shape)} in {type(self).__name__} @ v; give one number per trainable parameter"
-            )
-        vectors = vectors.detach().to(self.device, self.dtype)
-        if vectors.ndim == 1:
-            return self._product(vectors.contiguous())
-        if vectors.shape[1] == 0:
-            return torch.zeros_like(vectors)
-        return torch.stack([self._product(column.contiguous()) for column in vectors.unbind(1)], 1)
-
-    def release(self) -> None:
-        """Free the graphs. A later product builds them again."""
-        self._graphs = None
-
-    def _product(self, vector: Tensor) -> Tensor:
-        self.num_products += 1
-        pieces = [v.view(p.shape) for v, p in zip(vector.split(self._sizes), self._leaves, strict=True)]
-        total = torch.zeros_like(vector)
-        for share, outputs, dual, pulled, matrix in self._built():
-            used = [(u, v) for u, v in zip(pulled, pieces, strict=True) if u.requires_grad]
-            if not used:  # the outputs are constant in θ
-                continue
-            weighted = matrix(_derivative([u for u, _ in used], [v for _, v in used], dual))
-            parts = torch.autograd.grad(outputs, self._leaves, weighted, retain_graph=True, materialize_grads=True)
-            total += share * torch.cat([part.reshape(-1) for part in parts])
-        return total
-
-    def _built(self) -> list[tuple[float, Tensor, Tensor, list[Tensor], OutputMatrix]]:
-        if self._graphs is None:
-            with torch.enable_grad():
-                self._graphs = [self._graph(batch) for batch in self._batches]
-        return self._graphs
-
-    def _graph(self, batch: BatchLoss) -> tuple[float, Tensor, Tensor, list[Tensor], OutputMatrix]:
-        outputs = batch.outputs(self._leaves)
-        dual = torch.zeros_like(outputs, requires_grad=True)  # w; Jᵀw is linear in it, so any value does
-        if outputs.requires_grad:
-            pulled = torch.autograd.grad(outputs, self._leaves, dual, create_graph=True, materialize_grads=True)
-        else:
-            pulled = [torch.zeros_like(leaf) for leaf in self._leaves]
-        return batch.share, outputs, dual, list(pulled), self._output_matrix(batch, outputs.detach())
+    return BatchProduct(apply, [outputs, *held])
 
 
-def _derivative(pulled: Sequence[Tensor], directions: Sequence[Tensor], dual: Tensor) -> Tensor:
-    return torch.autograd.grad(pulled, dual, directions, retain_graph=True, materialize_grads=True)[0]
+Pushed = Callable[[Sequence[Tensor]], Tensor]  # v -> J v
+
+
+def _pushed_by_double_backward(outputs: Tensor, leaves: Sequence[Tensor]) -> tuple[Pushed, list[Tensor]]:
+    dual = torch.zeros_like(outputs, requires_grad=True)  # w; Jᵀw is linear in it, so any value does
+    pulled = torch.autograd.grad(outputs, leaves, dual, create_graph=True, materialize_grads=True)
+    used = [i for i, u in enumerate(pulled) if u.requires_grad]
+
+    def pushed(v: Sequence[Tensor]) -> Tensor:
+        chosen, directions = [pulled[i] for i in used], [v[i] for i in used]
+        return torch.autograd.grad(chosen, dual, directions, retain_graph=True, materialize_grads=True)[0]
+
+    return pushed, [dual, *pulled]
+
+
+def _pushed_directly(batch: BatchLoss, leaves: Sequence[Tensor], way: str, step_factor: float) -> Pushed:
+    values = [leaf.detach() for leaf in leaves]
+    if way == FORWARD_OVER_REVERSE:
+        return lambda v: jvp(batch.outputs, (values,), (list(v),))[1]
+
+    def outputs_at(point: list[Tensor]) -> list[Tensor]:
+        with torch.no_grad():
+            return [batch.outputs(point)]
+
+    return lambda v: central_difference(outputs_at, values, v, step_factor)[0]

@@ -60,7 +60,7 @@ def test_graph_is_built_once_and_released():
         H @ torch.ones(2)
     assert H.gradient.tolist() == [4.0, 4.0]
     assert calls == 1
-    graph = weakref.ref(H._graphs[0][0])
+    graph = weakref.ref(H._held[0].tensors[0])
     H.release()
     gc.collect()
     assert graph() is None
@@ -86,12 +86,10 @@ def test_split_gives_named_tensors_in_shape():
 
 
 def test_bad_input_is_told():
-    with pytest.raises(ValueError, match="at least one chunk"):
+    with pytest.raises(ValueError, match="at least one batch"):
         HessianOperator([], {"w": torch.ones(2)})
     with pytest.raises(ValueError, match="add up to 1"):
         HessianOperator([(0.5, lambda p: p[0].sum())], {"w": torch.ones(2)})
-    with pytest.raises(ValueError, match="one dtype"):
-        HessianOperator([(1.0, lambda p: p[0].sum())], {"w": torch.ones(2), "v": torch.ones(2).double()})
     H = HessianOperator([(1.0, lambda p: p[0])], {"w": torch.ones(2)})
     with pytest.raises(ValueError, match="expected a vector"):
         H @ torch.ones(3)

@@ -4,7 +4,8 @@ from cases import CASES
 from dense_operators import math_attention, snapshot_of, trainable
 from torch import nn
 
-from trainvitals.diagnostics.linalg.through_outputs import ThroughOutputs
+from trainvitals.diagnostics.linalg.batch_operator import BatchOperator
+from trainvitals.diagnostics.linalg.through_outputs import through_outputs
 
 
 class Detached(nn.Module):
@@ -12,11 +13,11 @@ class Detached(nn.Module):
         return x.detach()
 
 
-class Identity(ThroughOutputs):
+class Identity(BatchOperator):
     """JᵀJ, averaged over batches by samples."""
 
-    def _output_matrix(self, batch, outputs):
-        return lambda s: s
+    def _batch_product(self, batch, way):
+        return through_outputs(batch, self._leaves, lambda batch, outputs: lambda s: s, way)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
