@@ -25,6 +25,8 @@ ALLOWED = {
     "trainvitals.probes": {"torch", "numpy", "trainvitals.diagnostics", "trainvitals.schema",
                            "trainvitals.store.writer", "trainvitals.store.errors"},
     "trainvitals.store": {"numpy", "psutil", "trainvitals.schema"},
+    "trainvitals.checkpoints": {"torch", "rich", "trainvitals.diagnostics", "trainvitals.probes", "trainvitals.schema",
+                                "trainvitals.store.writer"},
     "trainvitals.run": {"numpy", "pandas", "trainvitals.store.reader", "trainvitals.store.catalogue",
                         "trainvitals.store.errors", "trainvitals.schema"},
     "trainvitals.views": {"streamlit", "plotly", "pandas", "numpy", "tsdownsample", "trainvitals.run",
