@@ -108,7 +108,7 @@ def dense_hessian_of(model, batch, *, loss=None, forward=None, mode="eval", seed
         except RuntimeError:  # an operation that torch cannot batch
             H = torch.stack([torch.cat([r.reshape(-1) for r in again(e)]) for e in torch.eye(len(flat)).double()])
     H = H.detach()
-    torch.testing.assert_close(H, H.T)
+    torch.testing.assert_close(H, H.T, rtol=0, atol=1e-6 * float(H.abs().max()))  # some compute parts in float32
     return H
 
 
