@@ -44,7 +44,8 @@ class GradientSums:
         sum: (P,) Σ g_i.
         unit_sum: (P,) Σ g_i/‖g_i‖ over gradients that are not zero.
         sum_of_squares: (P,) Σ g_i², entry by entry.
-        class_counts: (C,) samples with a gradient that is not zero, or None without labels.
+        class_sizes: (C,) samples of each class, or None without labels.
+        class_counts: (C,) those of them with a gradient that is not zero, or None without labels.
         class_sums: (C, P) Σ g_i over each class, or None.
         class_unit_sums: (C, P) Σ g_i/‖g_i‖ over each class, or None.
         block_sums: (K, P) Σ g_i over samples i, i+K, i+2K…, or None.
@@ -85,7 +86,7 @@ class GradientSums:
         self.num_samples = 0
         self.squared_norms = zeros(0)
         self.sum, self.unit_sum, self.sum_of_squares = zeros(P), zeros(P), zeros(P)
-        self.class_counts = None if self.num_classes is None else zeros(C)
+        self.class_sizes, self.class_counts = (None if self.num_classes is None else zeros(C) for _ in range(2))
         has_classes = self.without_class_sums is None
         self.class_sums = zeros(C, P) if has_classes else None
         self.class_unit_sums = zeros(C, P) if has_classes else None
@@ -122,7 +123,8 @@ class GradientSums:
         inverse = torch.where(squared == 0, 0.0, squared.rsqrt())  # (m,) 1/‖g_i‖
         for start in range(0, self.num_parameters, _COLUMNS):
             self._add_columns(slice(start, start + _COLUMNS), gradients, inverse, labels, blocks)
-        if self.class_counts is not None and labels is not None:
+        if self.class_sizes is not None and self.class_counts is not None and labels is not None:
+            self.class_sizes.index_add_(0, labels, torch.ones_like(squared))
             self.class_counts.index_add_(0, labels, (squared != 0).to(self.dtype))
         self.squared_norms = torch.cat([self.squared_norms, squared])
         self.num_samples += len(gradients)
@@ -152,7 +154,9 @@ class GradientSums:
                 f"expected a fold with the same layout, classes, dtype and optional sums, got {theirs} for {mine} "
                 "in GradientSums.merge; make both with the same arguments"
             )
-        for name in ("sum", "unit_sum", "sum_of_squares", "class_counts", "class_sums", "class_unit_sums"):
+        for name in (
+            "sum", "unit_sum", "sum_of_squares", "class_sizes", "class_counts", "class_sums", "class_unit_sums",
+        ):  # fmt: skip
             held, added = getattr(self, name), getattr(other, name)
             if held is not None:
                 setattr(self, name, held + added.to(held.device))

@@ -7,8 +7,8 @@ from trainvitals.diagnostics.gradient_sums import NUM_BLOCKS, GradientSums
 
 LAYOUT = {"a.weight": torch.Size([3, 4]), "a.bias": torch.Size([3]), "scale": torch.Size([])}
 P, C = 16, 4
-TENSORS = ("sum", "unit_sum", "sum_of_squares", "squared_norms", "class_counts", "class_sums", "class_unit_sums",
-           "block_sums")  # fmt: skip
+TENSORS = ("sum", "unit_sum", "sum_of_squares", "squared_norms", "class_sizes", "class_counts", "class_sums",
+           "class_unit_sums", "block_sums")  # fmt: skip
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_sums_equal_those_of_the_explicit_matrix(samples, sizes):
     for c in range(C):
         torch.testing.assert_close(sums.class_sums[c], G[labels == c].sum(0))
         torch.testing.assert_close(sums.class_unit_sums[c], units[labels == c].sum(0))
+        assert sums.class_sizes[c] == sum(1 for y in labels if y == c)
         assert sums.class_counts[c] == sum(1 for y, n in zip(labels, norms, strict=True) if y == c and n > 0)
     for block in range(NUM_BLOCKS):
         torch.testing.assert_close(sums.block_sums[block], G[block::NUM_BLOCKS].sum(0))
