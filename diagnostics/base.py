@@ -27,6 +27,7 @@ from trainvitals.schema import Chart, Description, Question, Reading, ReferenceL
 
 if TYPE_CHECKING:
     from trainvitals.diagnostics.batch_loss import BatchLoss
+    from trainvitals.diagnostics.gradient_gram import GradientGram
     from trainvitals.diagnostics.gradient_sums import GradientSums
     from trainvitals.diagnostics.linalg.hvp import HessianOperator
     from trainvitals.diagnostics.linalg.products import Products
@@ -52,6 +53,7 @@ class Needs(Flag):
     GRADIENT = auto()  # gradient of the mean loss of the train probe
     PER_SAMPLE_GRADIENTS = auto()  # one gradient a sample, folded into sums
     HVP = auto()  # Hessian-vector products on one shared double-backward graph
+    GRADIENT_GRAM = auto()  # inner products of the gradients of up to 128 samples, from the same passes
     HELDOUT_FEATURES = auto()  # inputs of the classifier on the held-out probe, from its forward pass
 
 
@@ -201,6 +203,8 @@ class Snapshot(Protocol):
     @property
     def gradient_sums(self) -> GradientSums: ...  # per-sample gradients, folded
     @property
+    def gradient_gram(self) -> GradientGram: ...  # and inner products of some of them
+    @property
     def hessian(self) -> HessianOperator: ...  # of the mean loss on the train probe
     @property
     def products(self) -> Products: ...  # how operators on the probe's batches are to multiply
@@ -209,6 +213,13 @@ class Snapshot(Protocol):
         """Return the loss on the train probe's batches as functions of the parameters.
 
         The batches are the probe's own, or mini-batches of exactly `size` samples, drawn without replacement.
+        Functions may be called while the measurement lasts.
+        """
+        ...
+
+    def losses_of(self, rows: Sequence[int]) -> Sequence[BatchLoss]:
+        """Return the mean loss on these samples of the train probe alone, in pieces; their shares add up to 1.
+
         Functions may be called while the measurement lasts.
         """
         ...

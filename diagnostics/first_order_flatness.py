@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
-from trainvitals.diagnostics.batch_loss import BatchLoss
+from trainvitals.diagnostics.batch_loss import BatchLoss, mean_gradient
 from trainvitals.diagnostics.hessian_spectrum import defined
 from trainvitals.diagnostics.linalg.finite import finite
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
@@ -66,7 +66,7 @@ class FirstOrderFlatness(Diagnostic):
         with defined():
             operator: HessianOperator | None = snapshot.hessian
             for _ in range(self.num_steps):
-                operator = operator or _hessian_at(batches, list(snapshot.parameters), point)
+                operator = operator or _hessian_at(snapshot, batches, point)
                 gradient = finite(operator.gradient)
                 norms.append(float(torch.linalg.vector_norm(gradient.double())))
                 if not norms[-1] > 0:
@@ -77,13 +77,19 @@ class FirstOrderFlatness(Diagnostic):
                 point = [p + e for p, e in zip(point, sam_step(ascent, self.rho / self.num_steps), strict=True)]
                 operator = None
             else:
-                last = _hessian_at(batches, list(snapshot.parameters), point)
-                norms.append(float(torch.linalg.vector_norm(finite(last.gradient).double())))
+                norms.append(_norm(mean_gradient(batches, point)))
         return Reading(self.rho * max(norms), hvps=min(len(norms), self.num_steps),
                        details={"rho": self.rho, "num_steps": self.num_steps})  # fmt: skip
 
 
-def _hessian_at(batches: Sequence[BatchLoss], names: Sequence[str], point: Sequence[Tensor]) -> HessianOperator:
-    return HessianOperator(
-        [(batch.share, batch.mean) for batch in batches], dict(zip(names, point, strict=True))
-    )  # fmt: skip
+def _hessian_at(snapshot: Snapshot, batches: Sequence[BatchLoss], point: Sequence[Tensor]) -> HessianOperator:
+    return HessianOperator(batches, dict(zip(snapshot.parameters, point, strict=True)), snapshot.products)
+
+
+def _norm(gradient: Sequence[Tensor]) -> float:
+    """Return the norm over all parameters.
+
+    Raises:
+        NonFiniteProduct: if it holds NaN or infinity.
+    """
+    return float(torch.linalg.vector_norm(finite(torch.cat([g.reshape(-1) for g in gradient])).double()))

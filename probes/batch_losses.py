@@ -67,12 +67,28 @@ def mini_batches(batch: ProbeBatch, size: int, generator: torch.Generator) -> Pr
     if count < 2:
         raise Missing(f"the train probe has {batch.num_samples} samples: fewer than two mini-batches of {size}")
     order = torch.randperm(batch.num_samples, generator=generator)
-    try:
-        whole = joined(batch.chunks, batch.sizes)
-    except (RuntimeError, ValueError) as error:
-        raise Missing(f"the probe's batches cannot be joined and cut into mini-batches: {error}") from error
+    whole = _whole(batch)
     picks = order[: count * size].view(count, size)
     return ProbeBatch(tuple(_picked(whole, pick, batch.num_samples) for pick in picks), (size,) * count)
+
+
+def some_samples(batch: ProbeBatch, rows: Sequence[int]) -> ProbeBatch:
+    """Return these samples of the probe, in chunks no larger than the probe's own.
+
+    Raises:
+        Missing: if the probe's batches cannot be joined.
+    """
+    whole = _whole(batch)
+    picks = torch.as_tensor(rows, dtype=torch.long).split(max(batch.sizes))
+    chunks = tuple(_picked(whole, pick, batch.num_samples) for pick in picks)
+    return ProbeBatch(chunks, tuple(len(pick) for pick in picks))
+
+
+def _whole(batch: ProbeBatch) -> Any:
+    try:
+        return joined(batch.chunks, batch.sizes)
+    except (RuntimeError, ValueError) as error:
+        raise Missing(f"the probe's batches cannot be joined and cut into mini-batches: {error}") from error
 
 
 def _picked(whole: Any, pick: Tensor, num_samples: int) -> Any:

@@ -29,11 +29,12 @@ from trainvitals.diagnostics.base import (
     Trajectory,
 )
 from trainvitals.diagnostics.batch_loss import BatchLoss
+from trainvitals.diagnostics.gradient_gram import GradientGram, num_chosen
 from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.activations import Capture
-from trainvitals.probes.batch_losses import batch_losses, mini_batches
+from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
@@ -74,6 +75,7 @@ class ModelSnapshot:
         self._memory: dict[Callable[..., Any], Any] = {}
         self._train_chunks: list[tuple[Tensor, Tensor]] | None = None  # loss and outputs of each chunk
         self._gradient: Mapping[str, Tensor] = {}
+        self._gram: GradientGram | None = None
         self._no_hessian: str | None = None
         self._is_capturing = False
         self._needs = Needs.NOTHING
@@ -192,17 +194,35 @@ class ModelSnapshot:
         self._check_real()
         labels, num_classes = self._labels()
         layout = {name: p.shape for name, p in parameters.items()}
-        sums = GradientSums(layout, num_classes)
+        sums, gram = GradientSums(layout, num_classes), self._new_gram()
         total, start = 0.0, 0
         for chunk, size in zip(batch.chunks, batch.sizes, strict=True):
             for gradients, losses in per_sample_gradients(self._mean_loss, parameters, chunk, size):
                 count = len(losses)
                 sums.add(gradients.detach(), None if labels is None else labels[start : start + count])
+                if gram is not None:
+                    gram.add(gradients.detach())
                 total += float(losses.detach().double().sum())
                 start += count
         self._subject.num_passes["backward"] += 1
         check_mean(self.train.loss, total / batch.num_samples)
+        self._gram = gram
         return sums
+
+    def _new_gram(self) -> GradientGram | None:
+        if not self._needs & Needs.GRADIENT_GRAM:
+            return None
+        row_bytes = sum(p.numel() * p.element_size() for p in self.parameters.values())
+        num = num_chosen(self.num_samples, row_bytes)
+        order = torch.randperm(self.num_samples, generator=self.generator("gradient_gram"))
+        return GradientGram(order[:num].sort().values)
+
+    @property
+    def gradient_gram(self) -> GradientGram:
+        """Inner products of the gradients of samples drawn once by the run's seed."""
+        _ = self.gradient_sums
+        assert self._gram is not None  # what reads it declares Needs.GRADIENT_GRAM
+        return self._gram
 
     @property
     def products(self) -> Products:
@@ -258,6 +278,14 @@ class ModelSnapshot:
         if size is not None:
             batch = mini_batches(batch, size, self.generator(f"mini-batches of {size}"))
         return batch_losses(self._subject, list(self.parameters), batch)
+
+    def losses_of(self, rows: Sequence[int]) -> list[BatchLoss]:
+        """Return the mean loss on these samples of the train probe, in pieces no larger than the probe's chunks.
+
+        Raises:
+            Missing: if the probe's batches cannot be joined and cut.
+        """
+        return batch_losses(self._subject, list(self.parameters), some_samples(self._subject.train, rows))
 
     def once(self, function: Callable[[ModelSnapshot], T]) -> T:
         """Return `function(self)`, computed at most once; a `Missing` that it raised is raised again."""
