@@ -124,7 +124,7 @@ class BrierScore(Diagnostic):
     summary = "Squared distance of the predicted probabilities from the labels"
     formula = r"\frac{1}{N}\sum_i \sum_c (p_{ic} - 1[y_i = c])^2"
     undefined = _UNDEFINED
-    source = "Brier 1950, Verification of forecasts expressed in terms of probability, equation 2"
+    source = "Brier 1950, Verification of forecasts expressed in terms of probability"
     needs = Needs.OUTPUTS | Needs.HELDOUT
     tier = Tier.FULL
     interval = 50
@@ -157,7 +157,7 @@ class NegativeLogLikelihood(Diagnostic):
     formula = r"-\frac{1}{N}\sum_i \log p_{i y_i}"
     unit = "nats"
     undefined = _UNDEFINED
-    source = "Guo et al. 2017, On Calibration of Modern Neural Networks, section 2 (equation 5)"
+    source = "Guo et al. 2017, On Calibration of Modern Neural Networks, section 2"
     needs = Needs.OUTPUTS | Needs.HELDOUT
     tier = Tier.FULL
     interval = 50

@@ -20,7 +20,7 @@ from trainvitals.schema import Chart, Question, Reading, ReferenceLine
 
 _SOURCE = (
     "Kornblith et al. 2019, Similarity of Neural Network Representations Revisited, section 3 (CKA); "
-    "Song et al. 2012, Feature Selection via Dependence Maximization, theorem 2 (unbiased HSIC)"
+    "Song et al. 2012, Feature Selection via Dependence Maximization (unbiased HSIC)"
 )
 _SAME = (ReferenceLine("the same up to rotation and scale", 1.0, "by the definition"),)
 
@@ -29,7 +29,7 @@ def u_centred(features: Tensor) -> Tensor:
     r"""Return the U-centred Gram matrix of features, (N, N) in float64, scaled to unit Frobenius norm.
 
     With K = XXᵀ less its diagonal, U_ij = K_ij − K_i./(N−2) − K_.j/(N−2) + K_../((N−1)(N−2)) off the diagonal and 0
-    on it; then Song's unbiased estimator is HSIC(X, Y) = Σ_ij U_ij V_ij / (N(N−3)) (Székely, Rizzo 2014, section 3.1).
+    on it; then Song's unbiased estimator is HSIC(X, Y) = Σ_ij U_ij V_ij / (N(N−3)) (U-centring: Székely, Rizzo 2014).
 
     Args:
         features: (N, ...), flattened to (N, D).

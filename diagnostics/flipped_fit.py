@@ -45,7 +45,7 @@ class FlippedFit(Diagnostic):
         "No samples are marked as wrongly labelled (option indices); places outside the train probe; outputs that are "
         "not (N, C) or targets that are not class labels; clean: all are marked; true: no true labels were given."
     )
-    source = "Arpit et al. 2017, A Closer Look at Memorization in Deep Networks, section 3 (noise labels)"
+    source = "Arpit et al. 2017, A Closer Look at Memorization in Deep Networks (noise labels)"
     needs = Needs.OUTPUTS
     tier = Tier.FULL
     interval = 20

@@ -89,7 +89,7 @@ class LinearProbe(Diagnostic):
         "No held-out probe, targets that are not class labels, no last-layer features (N, D), only one class, or the "
         "same features for every sample."
     )
-    source = "Alain, Bengio 2016, Understanding intermediate layers using linear classifier probes, section 3"
+    source = "Alain, Bengio 2016, Understanding intermediate layers using linear classifier probes"
     needs = Needs.FEATURES | Needs.OUTPUTS | Needs.HELDOUT | Needs.HELDOUT_FEATURES
     tier = Tier.FULL
     interval = 100

@@ -56,7 +56,7 @@ class LocalDimension(Diagnostic):
     unit = "dimensions"
     undefined = "No last-layer features (N, D), not more than k samples, or samples that are all copies of others."
     source = (
-        "Levina, Bickel 2004, Maximum Likelihood Estimation of Intrinsic Dimension, section 3; the geometric mean: "
+        "Levina, Bickel 2004, Maximum Likelihood Estimation of Intrinsic Dimension; the geometric mean: "
         "Huang et al. 2024, LDReg: Local Dimensionality Regularized Self-Supervised Learning"
     )
     needs = Needs.FEATURES

@@ -129,7 +129,7 @@ class KnnProbe(Diagnostic):
     undefined = (
         "No held-out probe, targets that are not class labels, no last-layer features (N, D), fewer than k samples."
     )
-    source = "Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, section 3.4"
+    source = "Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination"
     needs = Needs.FEATURES | Needs.OUTPUTS | Needs.HELDOUT | Needs.HELDOUT_FEATURES
     tier = Tier.FULL
     interval = 100

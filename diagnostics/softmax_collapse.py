@@ -43,7 +43,7 @@ class SoftmaxCollapse(Diagnostic):
     formula = r"\frac{1}{N}\,\#\{i : \mathrm{fl}(-\log p_{i y_i}) = 0\}"
     unit = "share of samples"
     undefined = "Outputs that are not (N, C), targets that are not class labels, or outputs with NaN or Inf."
-    source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability, definition 1"
+    source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability, section 3"
     needs = Needs.OUTPUTS
     tier = Tier.FULL
     interval = 50

@@ -20,7 +20,7 @@ def pair(N=12, seed=0):
 
 
 def hsic_of_song(K, L):
-    """Theorem 2 of Song et al., as printed."""
+    """The unbiased estimator of Song et al., as printed."""
     n, one = len(K), torch.ones(len(K), dtype=K.dtype)
     K, L = K - K.diag().diag(), L - L.diag().diag()
     first = (K @ L).trace()
