@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from trainvitals.diagnostics.base import Classifier, Evaluation, Missing, Trajectory
+from trainvitals.diagnostics.gradient_gram import GradientGram
 from trainvitals.diagnostics.gradient_sums import GradientSums
 
 
@@ -29,7 +30,9 @@ def with_gradients(gradients, labels=None, num_classes=None, **options):
     """A snapshot whose per-sample gradients are the rows of (N, P)."""
     sums = GradientSums({"w": gradients.shape[1:]}, num_classes, **options)
     sums.add(gradients, labels)
-    return FakeSnapshot(gradient_sums=sums, num_samples=len(gradients))
+    gram = GradientGram(torch.arange(len(gradients)))
+    gram.add(gradients)
+    return FakeSnapshot(gradient_sums=sums, gradient_gram=gram, num_samples=len(gradients))
 
 
 def evaluation(loss, outputs=None, targets=None):
