@@ -46,12 +46,14 @@ def gpt2(**options: Any) -> Any:
 
 def llama(**options: Any) -> Any:
     return LlamaForCausalLM(transformers.LlamaConfig(
-        **_SIZES, num_key_value_heads=1, max_position_embeddings=T, vocab_size=VOCABULARY, **options))  # fmt: skip
+        **_SIZES, num_key_value_heads=1, max_position_embeddings=T, vocab_size=VOCABULARY, attention_dropout=0.1,
+        **options))  # fmt: skip
 
 
 def vit(**options: Any) -> Any:
     return ViTForImageClassification(transformers.ViTConfig(
-        **_SIZES, image_size=6, patch_size=3, num_channels=1, num_labels=C, **options))  # fmt: skip
+        **_SIZES, image_size=6, patch_size=3, num_channels=1, num_labels=C, hidden_dropout_prob=0.1,
+        **options))  # fmt: skip
 
 
 def call(model: Any, batch: dict[str, Tensor]) -> tuple[Any, Tensor]:
@@ -93,7 +95,7 @@ class Pretrained:
             model = self.make(attn_implementation=self.attention, **options).to(dtype).eval()
             with torch.no_grad():
                 for p in model.parameters():
-                    p += 0.2 * torch.randn(p.shape, dtype=dtype)
+                    p += 0.2 * torch.randn(p.shape, dtype=torch.float64).to(dtype)
         return model
 
     def batch(self, dtype: torch.dtype = torch.float64, seed: int = 4) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ class Entry:
             model = self.make_model().to(dtype)
             with torch.no_grad():
                 for p in model.parameters():
-                    p += 0.1 * torch.randn(p.shape, dtype=dtype)
+                    p += 0.1 * torch.randn(p.shape, dtype=torch.float64).to(dtype)
         return model
 
     def plain(self) -> nn.Module:
