@@ -11,22 +11,20 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
-from trainvitals.diagnostics.feature_rank import feature_matrix
-from trainvitals.diagnostics.nearest_neighbours import distances
+from trainvitals.diagnostics.nearest_neighbours import distances_to_others
 from trainvitals.schema import Question, Reading
 
 
-def local_dimensions(features: Tensor, k: int) -> Tensor:
+def local_dimensions(d: Tensor, k: int) -> Tensor:
     """Return each sample's estimate (k−2)/Σ_{j<k} log(T_k/T_j), (n,) in float64.
 
     With k−2 in place of the maximum likelihood's k−1 it is unbiased where samples lie evenly around the point.
     Samples that have none are left out: a copy of them is in the batch, or their k neighbours are equally far.
 
     Args:
-        features: (N, D) in float64, N > k.
+        d: (N, N) distances, infinite to a sample itself, N > k.
         k: number of neighbours, at least 3.
     """
-    d = distances(features, features).fill_diagonal_(torch.inf)
     nearest = d.topk(k, dim=1, largest=False).values  # (N, k), ascending
     sums = torch.log(nearest[:, -1:] / nearest[:, :-1]).sum(1)  # inf where a distance is 0
     return (k - 2) / sums[(nearest[:, 0] > 0) & (sums > 0)]
@@ -73,15 +71,15 @@ class LocalDimension(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the geometric mean of the local dimensions."""
-        H = feature_matrix(snapshot.features)
-        if len(H) <= self.k:
-            raise Missing(f"{len(H)} samples in the probe batch: {self.k} neighbours need {self.k + 1}")
-        found = local_dimensions(H, self.k)
+        d = snapshot.once(distances_to_others)
+        if len(d) <= self.k:
+            raise Missing(f"{len(d)} samples in the probe batch: {self.k} neighbours need {self.k + 1}")
+        found = local_dimensions(d, self.k)
         if not len(found):
             raise Missing("every sample has a copy in the batch, or neighbours that are all equally far")
         details = {
             "mean": float(found.mean()),
             "harmonic_mean": float(1 / found.reciprocal().mean()),
-            "num_left_out": len(H) - len(found),
+            "num_left_out": len(d) - len(found),
         }
         return Reading(value=float(found.log().mean().exp()), details=details)

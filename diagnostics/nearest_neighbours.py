@@ -36,15 +36,24 @@ def neighbour_weights(d: Tensor, k: int) -> Tensor:
     return nearer + tied * (k - nearer.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
 
 
-def purity(features: Tensor, labels: Tensor, k: int) -> float:
+def distances_to_others(snapshot: Snapshot) -> Tensor:
+    """Return distances (N, N) between the train probe's features, infinite to a sample itself, for `Snapshot.once`.
+
+    Raises:
+        Missing: as `feature_matrix`.
+    """
+    H = feature_matrix(snapshot.features)
+    return distances(H, H).fill_diagonal_(torch.inf)
+
+
+def purity(d: Tensor, labels: Tensor, k: int) -> float:
     """Return the mean share of a sample's k nearest other samples that have its label.
 
     Args:
-        features: (N, D) in float64.
+        d: (N, N) distances, infinite to a sample itself.
         labels: (N,).
         k: number of neighbours, below N.
     """
-    d = distances(features, features).fill_diagonal_(torch.inf)
     same = (labels[:, None] == labels[None, :]).double()
     return float((neighbour_weights(d, k) * same).sum(1).mean() / k)
 
@@ -101,12 +110,12 @@ class KnnPurity(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the purity."""
         labels, num_classes = snapshot.train.labels()
-        H = feature_matrix(snapshot.features)
-        if len(H) <= self.k:
-            raise Missing(f"{len(H)} samples in the probe batch: {self.k} neighbours need {self.k + 1}")
+        d = snapshot.once(distances_to_others)
+        if len(d) <= self.k:
+            raise Missing(f"{len(d)} samples in the probe batch: {self.k} neighbours need {self.k + 1}")
         counts = torch.bincount(labels, minlength=num_classes).double()
-        chance = float((counts * (counts - 1)).sum() / (len(H) * (len(H) - 1)))
-        return Reading(value=purity(H, labels, self.k), details={"chance": chance})
+        chance = float((counts * (counts - 1)).sum() / (len(d) * (len(d) - 1)))
+        return Reading(value=purity(d, labels, self.k), details={"chance": chance})
 
 
 @dataclass
