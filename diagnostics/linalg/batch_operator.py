@@ -6,7 +6,7 @@ P parameters, k vectors, n samples of a batch.
 from __future__ import annotations
 
 import abc
-import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -20,10 +20,11 @@ from trainvitals.diagnostics.batch_loss import BatchLoss
 from trainvitals.diagnostics.linalg.calibration import calibrated
 from trainvitals.diagnostics.linalg.differentiable_twice import looks_asymmetric, refuse_once_differentiable
 from trainvitals.diagnostics.linalg.finite import NonFiniteProduct
-from trainvitals.diagnostics.linalg.graph_bytes import graph_bytes
+from trainvitals.diagnostics.linalg.graph_bytes import GraphCosts, graph_bytes
 from trainvitals.diagnostics.linalg.products import (
     DOUBLE_BACKWARD,
     FINITE_DIFFERENCES,
+    FORWARD_OVER_REVERSE,
     Products,
     is_out_of_memory,
 )
@@ -142,7 +143,8 @@ class BatchOperator(abc.ABC):
         choice, spent = calibrated((type(self).__name__, layout, self._products.signature), self._made, rows)
         self.num_products += spent
         self._products.num_calibrating += spent
-        self._products.block = choice.block  # for the record; singles go on as they are
+        if choice.block is not None:  # for the record; vectors that come alone go on as they are
+            self._products.block, self._products.block_way = choice.block, choice.way
         return choice.way, choice.block
 
     def _made(self, way: str, block: int | None, rows: Tensor) -> Tensor:
@@ -155,6 +157,12 @@ class BatchOperator(abc.ABC):
     def _add_batch(self, total: Tensor, index: int, way: str, block: int | None, rows: Tensor) -> None:
         """Add one batch's products to the total. A graph that is not held is gone when this returns."""
         product = self._product_of(index, way)
+        with warnings.catch_warnings():
+            if way == FORWARD_OVER_REVERSE or block is not None:  # torch warns of its own old code, vmap of slow rules
+                warnings.simplefilter("ignore")
+            self._apply(product, total, way, block, rows)
+
+    def _apply(self, product: BatchProduct, total: Tensor, way: str, block: int | None, rows: Tensor) -> None:
         for start in range(0, len(rows), block or 1):
             part = rows[start : start + (block or 1)]
             if block is None or way == FINITE_DIFFERENCES or len(part) == 1:
@@ -211,11 +219,16 @@ class BatchOperator(abc.ABC):
     def _shrink(self, error: Exception) -> None:
         """Cut batches in two after memory ran out, once a run. Blocks go first."""
         if self._products.block is not None and self._products.is_auto:
-            self._products.block, self._products.patience = None, 2**62
+            self._products.block, self._products.block_way, self._products.patience = None, None, 2**62
             return
         size = self._products.halve(max(batch.num_samples for batch in self._batches), error)
         self._is_fitted = True
-        self._cut(size)
+        try:
+            self._cut(size)
+        except Exception as again:
+            if not is_out_of_memory(again):
+                raise
+            self._products.halve(size, again)  # raises: it was halved before
 
     def _fall_back(self, error: Exception) -> None:
         """Take finite differences if gradients exist where the product failed."""
@@ -225,6 +238,7 @@ class BatchOperator(abc.ABC):
         if not self._products.is_auto:
             raise Missing(self._products.impossible(error)) from error
         self._products.fall_back(error)
+        self._is_fitted = self._products.max_memory_bytes is None
 
     def _has_gradient(self) -> bool:
         try:
@@ -277,7 +291,7 @@ class BatchOperator(abc.ABC):
             self._cut(products.micro_batch or self._largest)
             return
         products.claim(self)
-        costs = _GraphCosts(lambda batch: self._bytes(batch, way), self._batches, limit)
+        costs = GraphCosts(lambda batch: self._bytes(batch, way), self._batches, limit)
         whole = sum(costs.of(batch.num_samples) for batch in self._batches)
         if whole <= limit and costs.measured(max(self._batches, key=lambda b: b.num_samples)) <= limit:
             products.record_bytes(whole)
@@ -292,8 +306,11 @@ class BatchOperator(abc.ABC):
         return max(batch.num_samples for batch in self._batches)
 
     def _bytes(self, batch: BatchLoss, way: str) -> int:
-        way = way if way == FINITE_DIFFERENCES else DOUBLE_BACKWARD  # whose graph holds the most
-        return graph_bytes(lambda: self._built(batch, way).tensors, self._leaves)
+        """Return the bytes of a batch's graph: of the loss for finite differences, else that which holds the most."""
+        if way != FINITE_DIFFERENCES:
+            return graph_bytes(lambda: self._built(batch, DOUBLE_BACKWARD).tensors, self._leaves)
+        with torch.enable_grad():
+            return graph_bytes(lambda: [weighted_loss(batch, self._leaves)], self._leaves)
 
     def _cut(self, size: int) -> None:
         """Replace batches by micro-batches of at most `size` samples."""
@@ -308,63 +325,6 @@ class BatchOperator(abc.ABC):
         if batch.split is None:
             raise Missing(f"memory does not suffice for the {batch.num_samples} samples of a batch that cannot be cut")
         return [replace(part, share=batch.share * part.share) for part in batch.split(size)]
-
-
-@dataclass
-class _GraphCosts:
-    """Bytes of a graph by its number of samples, a + b n, from two small graphs."""
-
-    bytes_of: Callable[[BatchLoss], int]
-    batches: Sequence[BatchLoss]
-    limit: int
-
-    def __post_init__(self) -> None:
-        batch = self._largest_batch
-        sizes = [n for n in (1, 2) if n < batch.num_samples] if batch.first is not None else []
-        try:
-            found = [self.bytes_of(batch.first(n)) for n in sizes if batch.first is not None]
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            sizes, found = [], []  # a model that takes no single sample (BatchNorm in train mode) is not cut
-        if len(found) < 2:
-            sizes, found = [0, batch.num_samples], [0, self.bytes_of(batch)]
-        self.can_be_cut = sizes[0] > 0
-        self.slope = max(1, -(-(found[1] - found[0]) // (sizes[1] - sizes[0])))
-        self.constant = max(0, found[0] - self.slope * sizes[0])
-
-    @property
-    def _largest_batch(self) -> BatchLoss:
-        return max(self.batches, key=lambda batch: batch.num_samples)
-
-    def of(self, num_samples: int) -> int:
-        return self.constant + self.slope * num_samples
-
-    def measured(self, batch: BatchLoss) -> int:
-        """Return the bytes of one batch's graph; the line is raised to it if it lies above."""
-        if self.of(batch.num_samples) > self.limit:
-            return self.of(batch.num_samples)
-        found = self.bytes_of(batch)
-        self.slope = max(self.slope, -(-(found - self.constant) // batch.num_samples))
-        return found
-
-    def most_samples(self) -> tuple[int, int]:
-        """Return the most samples whose graph stays within the limit, in pieces of like size, and its bytes.
-
-        Raises:
-            Missing: if one sample's does not.
-        """
-        batch = self._largest_batch
-        while True:
-            most = min((self.limit - self.constant) // self.slope, batch.num_samples)
-            if most < 1 or (most < batch.num_samples and not self.can_be_cut):
-                least = self.of(1 if self.can_be_cut else batch.num_samples)
-                what = "one sample" if self.can_be_cut else "a batch, which the model does not take in pieces,"
-                raise Missing(f"the graph of {what} takes {least} bytes: max_memory_bytes={self.limit} is too little")
-            size = math.ceil(batch.num_samples / math.ceil(batch.num_samples / most))
-            part = batch if size == batch.num_samples or batch.first is None else batch.first(size)
-            if (found := self.measured(part)) <= self.limit:
-                return size, found
 
 
 def weighted_loss(batch: BatchLoss, values: Sequence[Tensor]) -> Tensor:

@@ -65,6 +65,7 @@ class Products:
     # what came of it
     way: str = field(init=False)
     block: int | None = field(init=False)  # vectors in one pass; None: one
+    block_way: str | None = field(init=False, default=None)  # of blocks, where a calibration chose it
     num_calibrating: int = field(init=False, default=0)  # products spent on the choice of blocks
     micro_batch: int | None = field(init=False, default=None)  # samples of a batch in one graph, if it was cut
     rebuilds: bool = field(init=False, default=False)  # graphs are built for every product, one at a time
@@ -97,7 +98,8 @@ class Products:
         """Return what a reading says of its products."""
         found: dict[str, Any] = {"products": self.way}
         optional = {
-            "block": self.block, "calibration_products": self.num_calibrating or None, "graph_bytes": self.graph_bytes,
+            "block": self.block, "block_products": self.block_way,
+            "calibration_products": self.num_calibrating or None, "graph_bytes": self.graph_bytes,
             "micro_batch": self.micro_batch, "graphs": "rebuilt for every product" if self.rebuilds else None,
             "products_reason": self.reason,
         }  # fmt: skip
@@ -149,7 +151,9 @@ class Products:
 
     def claim(self, holder: Any) -> None:
         """Let one operator alone hold graphs, where memory is bounded: the last one frees its own."""
-        if self._holder is not None and self._holder is not holder and (self.max_memory_bytes or self.rebuilds):
+        if self.max_memory_bytes is None and not self.rebuilds:
+            return
+        if self._holder is not None and self._holder is not holder:
             self._holder.release()
         self._holder = holder
 
