@@ -15,7 +15,8 @@ import torch
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
 from trainvitals.diagnostics.hessian_spectrum import defined
-from trainvitals.diagnostics.linalg.bulk import SETTLED, KrylovSpectrum, find_bulk, krylov_spectra
+from trainvitals.diagnostics.linalg.bulk import SETTLED, KrylovSpectrum, find_bulk
+from trainvitals.diagnostics.linalg.outliers import Outliers, count_outliers
 from trainvitals.schema import Question, Reading, Scale
 
 
@@ -26,14 +27,15 @@ class HessianOutliers(Diagnostic):
     With cross-entropy, theory and experiment put it at C − 1 or C: `details` holds C − 1 and C where the
     probe has labels. The edge is the lowest gap in the spectrum across which eigenvalues differ by a
     factor `separation` and above which every Ritz value is settled (`linalg.bulk.find_bulk`, where the rule
-    stands in full). Counted in a Krylov basis with full reorthogonalisation, so no ghost copies count, from
-    three start vectors, so repeated eigenvalues do. `converged`: the last fifth of the products changed
-    nothing, and no value above the bulk is still moving.
+    stands in full). Counted by Lanczos runs with full reorthogonalisation, so no ghost copies count, each in the
+    complement of the outliers found before, so repeated eigenvalues do (`linalg.outliers.count_outliers`). The
+    last run rules out, but with a probability of 1e-3, that an eigenvalue which would change the count was
+    missed. Where `num_steps` products do not suffice for that, the count is missing, with the reason.
 
     Args:
         separation: smallest ratio of two neighbouring eigenvalues, and of an outlier to the bulk's scale, that
             parts outliers from bulk. A choice of this project: 1.5 finds outliers at 1.6 times the edge.
-        num_steps: m, Hessian-vector products; the basis takes as many vectors of size P.
+        num_steps: most Hessian-vector products; a run holds one vector of size P for each.
 
     Source: Sagun et al. 2017, §3; Papyan 2020, §2; reorthogonalisation, Ghorbani, Krishnan, Xiao 2019, §2.
     """
@@ -44,7 +46,10 @@ class HessianOutliers(Diagnostic):
     question: ClassVar = Question.SHARPNESS
     summary: ClassVar = "How many eigenvalues stand clear of the bulk; often as many as classes, or one fewer."
     formula: ClassVar = r"\#\{i : \lambda_i > \lambda_{\text{edge}}\}"
-    undefined: ClassVar = "a product with the Hessian is not finite (the loss has overflowed or diverged)"
+    undefined: ClassVar = (
+        "a product with the Hessian is not finite (the loss has overflowed or diverged); `num_steps` products have "
+        "not parted the outliers from the bulk"
+    )
     source: ClassVar = "Sagun et al. 2017, §3; Papyan 2020, §2"
     needs: ClassVar = Needs.HVP | Needs.OUTPUTS
     tier: ClassVar = Tier.FULL
@@ -62,18 +67,17 @@ class HessianOutliers(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the count; edge, scale of the bulk and the outliers themselves stand in `details`."""
-        before, spectrum = snapshot.once(hessian_krylov_spectra)
-        bulk = find_bulk(spectrum, self.separation)
-        same = find_bulk(before, self.separation).num_outliers == bulk.num_outliers
+        found = snapshot.once(hessian_spectrum_outliers)
+        spectrum, bulk = found.spectrum, found.bulk
         details = {
             "edge": bulk.edge, "bulk_scale": bulk.scale, "outliers": spectrum.values[: bulk.num_outliers],
             "residuals": spectrum.residuals[: bulk.num_outliers], **_class_counts(snapshot),
         }  # fmt: skip
-        converged = spectrum.is_whole or (same and bulk.is_clear)
-        return Reading(
-            float(bulk.num_outliers), converged=converged, hvps=_own_products(snapshot, self.name, spectrum),
-            details=details,
-        )  # fmt: skip
+        hvps = _own_products(snapshot, self.name, spectrum)
+        if found.doubt is not None:
+            reason = f"{found.doubt} after {spectrum.num_products} products; raise num_steps"
+            return Reading(missing=reason, converged=False, hvps=hvps, details=details)
+        return Reading(float(bulk.num_outliers), converged=True, hvps=hvps, details=details)
 
 
 @dataclass
@@ -127,7 +131,7 @@ class HessianCondition(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
         """Return both ratios."""
-        _, spectrum = snapshot.once(hessian_krylov_spectra)
+        spectrum = snapshot.once(hessian_spectrum_outliers).spectrum
         if not spectrum.values[0] > 0:
             raise Missing("λ1 is not positive: there is no upward curvature to compare")
         resolution = 100 * torch.finfo(snapshot.hessian.dtype).eps
@@ -138,13 +142,17 @@ class HessianCondition(Diagnostic):
         }
 
 
-def hessian_krylov_spectra(snapshot: Snapshot) -> tuple[KrylovSpectrum, KrylovSpectrum]:
-    """Return what a Krylov basis shows of the Hessian, for all that is due: call it by `snapshot.once`."""
-    due = [snapshot.due(name) for name in (HessianOutliers.name, HessianCondition.name)]
-    num_steps = max(d.num_steps for d in due if d is not None)
+def hessian_spectrum_outliers(snapshot: Snapshot) -> Outliers:
+    """Return the Hessian's outliers and bulk, for all that is due: call it by `snapshot.once`.
+
+    The condition asks for more than the count does: where it is due, all products are spent.
+    """
+    counted, condition = snapshot.due(HessianOutliers.name), snapshot.due(HessianCondition.name)
+    due = [d for d in (counted, condition) if d is not None]
     with defined():
-        return krylov_spectra(
-            snapshot.hessian, generator=snapshot.generator("hessian.outliers"), num_steps=num_steps
+        return count_outliers(
+            snapshot.hessian, due[0].separation, generator=snapshot.generator(HessianOutliers.name),
+            num_steps=max(d.num_steps for d in due), spend_all=condition is not None,
         )  # fmt: skip
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-
-from trainvitals.diagnostics.linalg.krylov import KrylovBasis, Operator
 
 BULK_SHARE = 0.9  # of the eigenvalues that counts as bulk for its scale, so up to a tenth may be outliers
-SETTLED = 0.05  # residual over Ritz value at which it stands for an eigenvalue, not for a stretch of the bulk
+SETTLED = 0.01  # residual over Ritz value at which it stands for an eigenvalue, not for a stretch of the bulk
+STRETCH = 20  # eigenvalues that an unsettled Ritz value stands for, by its weight, where the bulk has begun
 
 
 @dataclass(frozen=True)
@@ -39,36 +37,7 @@ class Bulk:
     edge: float
     num_outliers: int
     scale: float  # size of the bulk: the 90 % quantile of |λ − median|
-    is_clear: bool  # no Ritz value above the bulk is still on its way to an eigenvalue
-
-
-def krylov_spectra(
-    operator: Operator, *, generator: torch.Generator, num_steps: int
-) -> tuple[KrylovSpectrum, KrylovSpectrum]:
-    """Return the spectrum as a Krylov basis shows it after 80 % and after all of its products.
-
-    Three chains in one basis with full reorthogonalisation, of 60, 20 and 20 % of the products: the first
-    sees each eigenvalue once, the two others from fresh vectors bring in further copies. What both spectra
-    agree on does not hang on the size of the basis. Weights are those of the first chain's start vector;
-    if the basis spans the whole space, all are 1/P.
-
-    Args:
-        operator: symmetric, (P, P).
-        generator: draws the start vectors.
-        num_steps: most products; P at most are made.
-
-    Raises:
-        NonFiniteProduct: if a product holds NaN or infinity.
-    """
-    size = operator.shape[0]
-    total = min(num_steps, size)
-    basis = KrylovBasis(operator)
-    found = []
-    for share in (0.6, 0.8, 1.0):
-        basis.start_random(generator)
-        _grow(basis, generator, total if total == size else round(share * total))
-        found.append(_spectrum(basis, size))
-    return found[1], found[2]
+    is_clear: bool  # no unsettled Ritz value hides another edge below this one
 
 
 def find_bulk(spectrum: KrylovSpectrum, separation: float) -> Bulk:
@@ -76,7 +45,7 @@ def find_bulk(spectrum: KrylovSpectrum, separation: float) -> Bulk:
 
     The scale of the bulk b is the 90 % quantile of |λ − median| by quadrature weight. Going down from the
     largest Ritz value, the edge is the last gap such that the value above it is at least `separation` times
-    the one below, and times b; and such that all values above are settled (residual ≤ 5 %), so they are
+    the one below, and times b; and such that all values above are settled (residual ≤ 1 %), so they are
     eigenvalues and not points at which a continuous bulk is sampled. Eigenvalues above it are outliers.
 
     A heavy-tailed spectrum without such a gap has no outliers by this rule; a power law λ_i = 1/i has one
@@ -105,7 +74,7 @@ def find_bulk(spectrum: KrylovSpectrum, separation: float) -> Bulk:
     gaps = np.flatnonzero(is_apart & np.logical_and.accumulate(is_settled) & (values > 0))
     count = int(gaps[-1]) + 1 if len(gaps) else 0
     edge = float(values[count]) if count < len(values) else float(median)
-    return Bulk(edge, count, scale, _is_clear(spectrum, is_settled, is_apart & (values > 0)))
+    return Bulk(edge, count, scale, _is_clear(spectrum, separation, scale, count))
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, level: float) -> float:
@@ -119,26 +88,24 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, level: float) -> 
     return float(values[order][min(int(np.searchsorted(mass, level - 1e-9)), len(values) - 1)])
 
 
-def _is_clear(spectrum: KrylovSpectrum, is_settled: np.ndarray, is_apart: np.ndarray) -> bool:
-    """Tell whether no gap is left out only because a value above it is still unsettled.
+def _is_clear(spectrum: KrylovSpectrum, separation: float, scale: float, num_outliers: int) -> bool:
+    """Tell whether no gap below the one that was taken is left out because values next to it are unsettled.
 
-    Where a continuous bulk is sampled, neighbours are about a residual apart: such gaps are none.
+    A value may still move by its residual. Between two neighbouring eigenvalues there is one Ritz value at most,
+    on its way from one to the other: so an unsettled one may go, and open a gap. The search ends where an
+    unsettled value stands for `STRETCH` eigenvalues and more, a stretch of the bulk.
     """
     values, residuals = spectrum.values, spectrum.residuals
-    is_real = -np.diff(values) > 3 * np.maximum(residuals[1:], residuals[:-1])
-    first = int(np.argmin(is_settled))
-    return bool(is_settled[first] or not (is_apart[:-1] & is_real)[first:].any())
-
-
-def _grow(basis: KrylovBasis, generator: torch.Generator, num_products: int) -> None:
-    while basis.num_products < num_products:
-        if basis.exhausted and not basis.start_random(generator):
-            return
-        basis.step()
-
-
-def _spectrum(basis: KrylovBasis, size: int) -> KrylovSpectrum:
-    values, residuals, coordinates = basis.ritz()
-    whole = len(values) == size
-    weights = np.full(size, 1 / size) if whole else coordinates[0] ** 2
-    return KrylovSpectrum(values[::-1].copy(), residuals[::-1].copy(), weights[::-1].copy(), size, basis.num_products)
+    unsettled = residuals > SETTLED * np.abs(values)
+    stretches = np.flatnonzero(unsettled & (spectrum.weights * spectrum.size >= STRETCH))
+    end = int(stretches[0]) if len(stretches) else len(values)
+    below = np.append(values, [-np.inf, -np.inf])
+    for i in range(num_outliers, end):
+        highest = values[i] + residuals[i]
+        if not (highest > 0 and highest >= separation * scale):
+            break
+        neighbour = below[i + 2] if i + 1 < len(values) and unsettled[i + 1] else below[i + 1]
+        is_gap = highest >= separation * max(neighbour, scale) and highest > neighbour
+        if is_gap and (unsettled[: i + 2].any()):
+            return False
+    return True

@@ -184,7 +184,7 @@ def _runs(
             room = num_steps - len(left.rows)
             chosen = np.flatnonzero(residuals <= settled)
             chosen = chosen[np.argsort(-np.abs(values[chosen]), kind="stable")][:room]
-            left = left.with_more(basis.vectors(coordinates[:, chosen]).T)
+            left = left.with_more(basis.vectors(coordinates[:, chosen]).T, values[chosen])
             deflated = _Deflated(np.r_[deflated.values, values[chosen]], np.r_[deflated.residuals, residuals[chosen]])
     return deflated, runs[1:], num_products
 

@@ -13,7 +13,8 @@ def test_the_spectrum_of_the_complement_is_the_rest_of_the_spectrum(dtype):
     dense = torch.stack([C @ e for e in torch.eye(30, dtype=dtype)]).double()
     expected = torch.cat([values[:20], torch.zeros(10).double()]).sort().values
     torch.testing.assert_close(torch.linalg.eigvalsh((dense + dense.T) / 2), expected, atol=1e-5, rtol=0)
-    both = Complement(A.to(dtype), vectors[:, 25:].T.to(dtype)).with_more(vectors[:, 20:25].T.to(dtype))
+    last = Complement(A.to(dtype), vectors[:, 25:].T.to(dtype))
+    both = last.with_more(vectors[:, 20:25].T.to(dtype), values[20:25].numpy())
     v = torch.ones(30, dtype=dtype)
     torch.testing.assert_close(both @ v, C @ v)
 
@@ -30,3 +31,13 @@ def test_without_vectors_it_is_the_operator_and_each_product_is_one():
     v = torch.arange(10.0, dtype=torch.float64)
     assert torch.equal(Complement(A, torch.empty(0, 10).double()) @ v, A @ v)
     assert A.num_products == 2
+
+
+def test_rounding_beside_the_deflated_eigenvalues_is_zero():
+    A = with_spectrum(torch.cat([torch.zeros(20), torch.tensor([1e6])]).double(), 0)
+    values, vectors = torch.linalg.eigh(A)
+    C = Complement(A, torch.empty(0, 21).double()).with_more(vectors[:, 20:].T, values[20:].numpy())
+    assert not (C @ torch.ones(21).double()).any()
+    kept = Complement(A + torch.eye(21), torch.empty(0, 21).double()).with_more(vectors[:, 20:].T, values[20:].numpy())
+    v = torch.ones(21).double()
+    torch.testing.assert_close(kept @ v, kept.remove(v), atol=1e-8, rtol=0)
