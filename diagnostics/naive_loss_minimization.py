@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
+from trainvitals.diagnostics.by_layer import by_layer
 from trainvitals.diagnostics.gradient_alignment import cosine_of
 from trainvitals.schema import Chart, Question, Reading, ReferenceLine
 
@@ -55,7 +54,4 @@ class NaiveLossMinimization(Diagnostic):
                 values[name] = -cosine_of({name: g}, {name: parameters[name]})
             except Missing:
                 left_out[name] = "it is zero" if not parameters[name].any() else "its gradient is zero"
-        if not values:
-            raise Missing("; ".join(f"{name}: {why}" for name, why in left_out.items()))
-        array = torch.tensor(list(values.values()), dtype=torch.float64)
-        return Reading(array, keys=tuple(values), details={"left_out": left_out} if left_out else {})
+        return by_layer(values, left_out, "there is no gradient")

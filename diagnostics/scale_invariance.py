@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
+from trainvitals.diagnostics.by_layer import by_layer
 from trainvitals.diagnostics.weight_norms import frobenius
 from trainvitals.schema import Chart, Question, Reading, ReferenceLine, Scale
 
@@ -157,10 +158,7 @@ class ScaleInvariance(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return one change per weight tensor."""
         changes, left_out = _measured(snapshot, self.factors, self.num_samples)
-        if not changes:
-            raise Missing("; ".join(f"{name}: {why}" for name, why in left_out.items()))
-        value = torch.tensor(list(changes.values()), dtype=torch.float64)
-        return Reading(value, keys=tuple(changes), details={"left_out": left_out} if left_out else {})
+        return by_layer(changes, left_out, "the model has no weight matrix")
 
 
 @dataclass
@@ -212,6 +210,4 @@ class EffectiveLearningRate(Diagnostic):
             for name, weight in snapshot.parameters.items()
             if name in self._invariant and name in rates
         }
-        if not values:
-            raise Missing("no weight that the optimiser trains is scale-invariant")
-        return Reading(torch.tensor(list(values.values()), dtype=torch.float64), keys=tuple(values))
+        return by_layer(values, {}, "no weight that the optimiser trains is scale-invariant")

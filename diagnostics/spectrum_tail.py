@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier
+from trainvitals.diagnostics.by_layer import in_words
 from trainvitals.diagnostics.weight_spectra import Spectra, weight_spectra
 from trainvitals.schema import Chart, Question, Reading
 
@@ -137,8 +138,7 @@ class SpectrumTail(Diagnostic):
         """Return exponents and fit distances, one per weight matrix with enough eigenvalues."""
         fits, left_out = _fits(snapshot.once(weight_spectra))
         if not fits:
-            reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-            raise Missing(f"no layer's tail can be fitted ({reasons})" if reasons else "the model has no weight matrix")
+            raise Missing(in_words(left_out) or "the model has no weight matrix")
         keys = tuple(fits)
         details = {
             "x_min": np.array([fit.x_min for fit in fits.values()]),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
+from trainvitals.diagnostics.by_layer import by_layer
 from trainvitals.schema import Chart, Question, Reading, ReferenceLine, Scale
 
 
@@ -75,10 +76,7 @@ def _by_tensor(
             left_out[name] = "the step did not change it"
         else:
             values[name] = function(name, step)
-    if not values:
-        raise Missing("; ".join(f"{name}: {why}" for name, why in left_out.items()) or "the step changed no tensor")
-    array = torch.tensor(list(values.values()), dtype=torch.float64)
-    return Reading(array, keys=tuple(values), details={"left_out": left_out} if left_out else {})
+    return by_layer(values, left_out, "the step changed no tensor")
 
 
 @dataclass

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
+from trainvitals.diagnostics.by_layer import by_layer
 from trainvitals.schema import Chart, Question, Reading, Scale
 
 # An SVD costs O(m n r): a layer of 4096 × 4096 takes tens of seconds on a few cores. Larger ones are left out.
@@ -87,11 +88,7 @@ def _by_matrix(spectra: Spectra, function: Callable[[Tensor], float], zero: str 
     if zero is not None:
         left_out |= {name: zero for name, sigma in spectra.values.items() if not sigma.any()}
     values = {name: function(sigma) for name, sigma in spectra.values.items() if name not in left_out}
-    if not values:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise Missing(f"no weight matrix has one ({reasons})" if reasons else "the model has no weight matrix")
-    array = torch.tensor(list(values.values()), dtype=torch.float64)
-    return Reading(array, keys=tuple(values), details={"left_out": left_out} if left_out else {})
+    return by_layer(values, left_out, "the model has no weight matrix")
 
 
 @dataclass
