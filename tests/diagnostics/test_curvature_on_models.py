@@ -95,14 +95,12 @@ def finite_difference_hessian(entry):
 
 
 @pytest.mark.parametrize("entry", WITHOUT_DOUBLE_BACKWARD, ids=lambda entry: entry.name)
-def test_without_a_second_derivative_there_is_a_reason_or_a_right_number(entry):
-    found = tv.measure(entry.model(), batch=entry.batch(), **entry.arguments, what=[*CURVATURE, "grad.norm"])
-    assert found["grad.norm"].missing is None
-    if found["hessian.top"].missing is not None:
-        assert "no second derivative" in found["hessian.top"].missing
-        return
+def test_without_a_second_derivative_finite_differences_give_the_eigenvalues_and_say_so(entry):
+    with pytest.warns(RuntimeWarning, match="no second derivative"):
+        found = tv.measure(entry.model(), batch=entry.batch(), **entry.arguments, what=["hessian.top"])["hessian.top"]
+    assert found.details["products"] == "finite differences"
     exact = np.linalg.eigvalsh(finite_difference_hessian(entry).numpy())[::-1]
-    np.testing.assert_allclose(found["hessian.top"].value, exact[:5], rtol=0, atol=1e-3 * exact[0])
+    np.testing.assert_allclose(found.value, exact[:5], rtol=0, atol=1e-4 * exact[0])
 
 
 def poisoned(model):
