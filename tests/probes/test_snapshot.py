@@ -8,7 +8,7 @@ from torch import nn
 
 import trainvitals as tv
 from trainvitals.diagnostics.base import Missing
-from trainvitals.diagnostics.registry import registered, select
+from trainvitals.diagnostics.registry import matching, registered, select
 from trainvitals.probes.bystander import bystander
 from trainvitals.probes.measure import take_readings
 from trainvitals.probes.snapshot import ModelSnapshot
@@ -34,7 +34,10 @@ class CountingMLP(nn.Module):
 
 CALLS: list[int] = []
 # Passes at other weights, or with a graph of their own, that no other diagnostic could share.
-OWN_PASSES = {"sam": 1, "asam": 1, "noise_sensitivity": 16 * 3 * 2, "ggn.top": 1, "fisher.top": 1}
+OWN_PASSES = {"sam": 1, "asam": 1, "noise_sensitivity": 16 * 3 * 2, "fisher.top": 1, "flatness.first_order": 1,
+              "ggn.residual": 1}  # whose Gauss-Newton matrix `ggn.top` and `ggn.trace` share  # fmt: skip
+CLASS_PASSES = [6, 7, 7]  # `hessian.per_class`, on the samples of each class
+SCALE_PASSES = 10  # `effective_lr` on copies of the model: which weights' scale it does not see
 
 
 def test_the_full_preset_runs_one_forward_pass_per_probe_and_one_set_of_per_sample_gradients():
@@ -46,15 +49,16 @@ def test_the_full_preset_runs_one_forward_pass_per_probe_and_one_set_of_per_samp
     CALLS.clear()
     readings = take_readings(subject, select("full"))
     own = sum(OWN_PASSES.values())
-    assert sorted(CALLS) == [1, 7] + [20] * (1 + own)  # one vectorised pass over single samples, held-out, train
-    assert sum(r.provenance["forward_passes"] for r in first_parts(readings)) == 2 + own
+    # one vectorised pass over single samples, held-out, train
+    assert sorted(CALLS) == sorted([1, 7, *CLASS_PASSES] + [20] * (1 + own + SCALE_PASSES))
+    assert sum(r.provenance["forward_passes"] for r in first_parts(readings)) == 2 + own + len(CLASS_PASSES)
     for name, passes in OWN_PASSES.items():
         assert readings[name].provenance["forward_passes"] == passes, name
     assert model.sizes == []
 
 
 def first_parts(readings):
-    return [readings[next(iter(cls.descriptions()))] for cls in registered().values()]
+    return [readings[next(iter(cls.descriptions()))] for cls in matching("full")]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ def test_every_metric_is_a_number_or_says_why_and_repeats(case):
     def once():
         return tv.measure(
             built.model, loss=built.loss, batch=built.batches, heldout=built.heldout_batches, optimizer=optimizer,
-            what="full",
+            what=list(registered()),
         )  # fmt: skip
 
     first, second = once(), once()
