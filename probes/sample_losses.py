@@ -56,7 +56,8 @@ def check_mean(whole: float, mean_of_samples: float) -> None:
     if not abs(whole - mean_of_samples) <= 1e-3 * max(abs(whole), abs(mean_of_samples), 1e-6):
         raise Missing(
             f"the batch's loss ({whole:.6g}) is not the mean of its samples' losses ({mean_of_samples:.6g}): "
-            "a sum, class weights, BatchNorm or dropout in train mode make them differ"
+            "a sum, class weights, a mean over tokens of samples of unlike length, BatchNorm or dropout in train mode "
+            "make them differ"
         )
 
 
