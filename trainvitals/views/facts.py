@@ -76,7 +76,7 @@ def stability(view: RunView) -> str:
         )
     collapsed = last(view, "softmax_collapse")
     if collapsed:
-        parts.append(f"{number(collapsed[1], 3)} of the train samples have a loss of exactly 0")
+        parts.append(f"{number(100 * collapsed[1], 3)} % of the train samples have a loss of exactly 0")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
