@@ -72,6 +72,8 @@ def readings(step: int, rng: np.random.Generator) -> dict[str, Reading]:
         found["hessian.bottom"] = estimate(-2 * 0.8 ** np.arange(3), np.full(3, 0.05), ranks[:3])
         a = np.linspace(-1, 1, 11)
         plane = train + top * (0.1 * a[:, None] ** 2 + 0.02 * (a[None] - 0.3 * a[:, None]) ** 2)
+        found |= {"overlap.gradient": estimate(0.2 + 0.15 * t, 0.01), "overlap.weights": estimate(0.004, 0.002),
+                  "overlap.chance": exact(0.001), "batch_sharpness": estimate(0.8 * top, 0.1 * top)}  # fmt: skip
         found["landscape"] = Reading(value=plane, keys=tuple(f"{x:g}" for x in a), seconds=1.2,
                                      details={"coordinates": a, "directions": "random"})  # fmt: skip
         found["hessian.density"] = Reading(value=density, error=0.1 * density, details={"grid": grid}, hvps=120,

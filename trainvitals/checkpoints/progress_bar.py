@@ -26,15 +26,15 @@ def progress_bar(stream: TextIO | None = None) -> Iterator[Callable[[str, int, i
         >>> lines.getvalue().splitlines()[-1]
         'landscape 20/20'
     """
-    stream = stream or sys.stderr
-    if not stream.isatty():
-        yield lambda name, done, total: _say_sometimes(stream, name, done, total)
+    where: TextIO = stream or sys.stderr
+    if not where.isatty():
+        yield lambda name, done, total: _say_sometimes(where, name, done, total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=stream)) as bar:
+    with Progress(*columns, console=Console(file=where)) as bar:
         tasks = {}
 
         def show(name: str, done: int, total: int) -> None:

@@ -45,12 +45,13 @@ def _curves(description: Description, table: pd.DataFrame, revision: str) -> go.
     table = table.iloc[spread(len(table), MAX_CURVES)]
     height = ValueAxis(description.scale, np.concatenate([np.ravel(losses) for losses in table["losses"]]))
     figure = go.Figure()
-    for index, row in enumerate(table.itertuples()):
-        is_last, name = index == len(table) - 1, f"step {steps(float(row.step))}"  # pyright: ignore[reportArgumentType]
-        losses = np.asarray(row.losses, float)
+    for index, (step, coordinates, losses) in enumerate(
+        zip(table["step"], table["coordinates"], table["losses"], strict=True)
+    ):
+        is_last, name = index == len(table) - 1, f"step {steps(step)}"
         colour = palette.LINES[0] if is_last else palette.faint(palette.LINES[0], 0.25 + 0.4 * index / len(table))
         figure.add_scatter(
-            x=row.coordinates, y=height.of(losses), name=name, mode="lines", connectgaps=False,
+            x=coordinates, y=height.of(losses), name=name, mode="lines", connectgaps=False,
             line={"color": colour, "width": 2 if is_last else 1.25},
             customdata=[label(f"{name}: {number(loss)}") for loss in losses],
             hovertemplate="%{x:.3g} away, %{customdata}<extra></extra>",
