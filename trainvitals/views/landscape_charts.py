@@ -89,8 +89,10 @@ def _plane(description: Description, table: pd.DataFrame, revision: str) -> go.F
     _mark(figure, 0.0, 0.0, losses[middle, middle], "cross-thin", palette.NOT_FINITE)
     layout(figure, description, None, revision)
     figure.update_layout(showlegend=False, yaxis={"showgrid": False})
-    figure.add_annotation(x=0, y=1, xref="x domain", yref="y domain", xanchor="left", yanchor="top", showarrow=False,
-                          text=f"step {steps(float(row['step']))}", font={"size": 11, "color": "white"}, bgcolor="rgba(0,0,0,0.55)")  # fmt: skip
+    figure.add_annotation(
+        x=0, y=1, xref="x domain", yref="y domain", xanchor="left", yanchor="top", showarrow=False,
+        text=f"step {steps(float(row['step']))}", font={"size": 11, "color": "white"}, bgcolor="rgba(0,0,0,0.55)",
+    )  # fmt: skip
     return figure
 
 
