@@ -269,6 +269,7 @@ class Diagnostic(abc.ABC):
     scale: ClassVar[Scale] = Scale.LINEAR
     keys: ClassVar[str] = ""
     references: ClassVar[tuple[ReferenceLine, ...]] = ()
+    passes: ClassVar[str] = ""  # its cost in words, where passes of its own are dearer than what it needs
     parts: ClassVar[Mapping[str, Part]] = {}
 
     @abc.abstractmethod
@@ -296,6 +297,8 @@ class Diagnostic(abc.ABC):
     @classmethod
     def cost(cls) -> str:
         """Return in words the dearest thing that the diagnostic needs."""
+        if cls.passes:
+            return cls.passes
         for need, words in _COSTS.items():
             if need & cls.needs:
                 return words

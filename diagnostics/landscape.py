@@ -78,6 +78,7 @@ class Landscape(Diagnostic):
     chart: ClassVar = Chart.LANDSCAPE
     scale: ClassVar = Scale.LOG
     keys: ClassVar = "coordinate"
+    passes: ClassVar = "a forward pass for each point of the grid"
 
     directions: str = "random"
     dimensions: int = 1

@@ -53,6 +53,7 @@ class NoiseSensitivity(Diagnostic):
     chart: ClassVar = Chart.LINES
     scale: ClassVar = Scale.SYMLOG
     keys: ClassVar = "noise"
+    passes: ClassVar = "two forward passes for each draw and scale"
 
     scales: Sequence[float] = (0.01, 0.03, 0.1)
     num_draws: int = 16
