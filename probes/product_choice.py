@@ -55,5 +55,6 @@ def _widened(reading: Reading, other: Reading) -> Reading:
     error = change if reading.error is None else np.asarray(reading.error) + change
     if np.ndim(reading.value) == 0:
         change, error = float(change), float(error)
+    converged = reading.converged if reading.converged is None else bool(reading.converged and other.converged)
     details = {**reading.details, "products_error": change}
-    return replace(reading, error=error, hvps=hvps, seconds=seconds, details=details)
+    return replace(reading, error=error, converged=converged, hvps=hvps, seconds=seconds, details=details)

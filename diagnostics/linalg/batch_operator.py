@@ -131,21 +131,22 @@ class BatchOperator(abc.ABC):
         products = self._products
         way, block = products.way, products.block
         if len(rows) > 1 and products.is_auto and way == DOUBLE_BACKWARD and not products.rebuilds:
-            way, block = self._way_of_blocks(rows)
+            block = self._block(rows)
         return self._made(way, block, rows)
 
-    def _way_of_blocks(self, rows: Tensor) -> tuple[str, int | None]:
-        """Return the calibrated way once enough vectors came in blocks for a calibration to be worth it."""
+    def _block(self, rows: Tensor) -> int | None:
+        """Return the calibrated block once enough vectors came in blocks for a calibration to be worth it."""
         self._num_in_blocks += len(rows)
         if self._num_in_blocks <= self._products.patience:
-            return DOUBLE_BACKWARD, None
+            return None
         layout = tuple(self._shapes.items()), self.dtype, self.device, len(self._batches)
-        choice, spent = calibrated((type(self).__name__, layout, self._products.signature), self._made, rows)
+        key = type(self).__name__, layout, self._products.signature
+        choice, spent = calibrated(key, lambda block, some: self._made(DOUBLE_BACKWARD, block, some), rows)
         self.num_products += spent
         self._products.num_calibrating += spent
         if choice.block is not None:  # for the record; vectors that come alone go on as they are
-            self._products.block, self._products.block_way = choice.block, choice.way
-        return choice.way, choice.block
+            self._products.block = choice.block
+        return choice.block
 
     def _made(self, way: str, block: int | None, rows: Tensor) -> Tensor:
         self._fit(way)
@@ -183,9 +184,7 @@ class BatchOperator(abc.ABC):
         ]
 
     def _product_of(self, index: int, way: str) -> BatchProduct:
-        if self._products.rebuilds or way != self._products.way:  # a way on trial keeps nothing
-            if way == DOUBLE_BACKWARD and index in self._held:
-                return self._held[index]
+        if self._products.rebuilds:
             return self._built(self._batches[index], way)
         if index not in self._held:
             self._products.claim(self)
@@ -219,7 +218,7 @@ class BatchOperator(abc.ABC):
     def _shrink(self, error: Exception) -> None:
         """Cut batches in two after memory ran out, once a run. Blocks go first."""
         if self._products.block is not None and self._products.is_auto:
-            self._products.block, self._products.block_way, self._products.patience = None, None, 2**62
+            self._products.block, self._products.patience = None, 2**62
             return
         size = self._products.halve(max(batch.num_samples for batch in self._batches), error)
         self._is_fitted = True

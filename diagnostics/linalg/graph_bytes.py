@@ -70,7 +70,7 @@ class GraphCosts:
         if len(found) < 2:
             sizes, found = [0, batch.num_samples], [0, self.bytes_of(batch)]
         self.can_be_cut = sizes[0] > 0
-        self.slope = max(1, -(-(found[1] - found[0]) // (sizes[1] - sizes[0])))
+        self.slope = max(1, -(-(found[1] - found[0]) // (sizes[1] - sizes[0])))  # rounded up
         self.constant = max(0, found[0] - self.slope * sizes[0])
 
     @property

@@ -38,13 +38,13 @@ class Products:
     that to be faster; an operation without a second derivative turns all products into finite differences.
 
     Forward over reverse takes 9 matrix products a layer where double backward on a kept graph takes 6 (the
-    forward pass and the gradient come again with every product), so single vectors are not calibrated.
+    forward pass and the gradient come again with every product) and holds no graph; it is there by name.
 
     Args:
         requested: one of `OPTIONS`.
         max_memory_bytes: most that graphs which are held may take; None: no bound.
-        patience: vectors multiplied in blocks within one operator before a calibration is worth its price of
-            about 7 products. 64 keeps that at a tenth of what blocks are used for; 0 where a run will go on.
+        patience: vectors multiplied in blocks within one operator before a calibration is worth its price of 7
+            products (11 where passes are short). 64 keeps that near a tenth; 0 where a run will go on.
         signature: names model, batch and mode; a calibration is made once for each in a process, so that
             measuring twice repeats bit for bit although the choice depends on time.
         step_factor: of the step of finite differences.
@@ -65,7 +65,6 @@ class Products:
     # what came of it
     way: str = field(init=False)
     block: int | None = field(init=False)  # vectors in one pass; None: one
-    block_way: str | None = field(init=False, default=None)  # of blocks, where a calibration chose it
     num_calibrating: int = field(init=False, default=0)  # products spent on the choice of blocks
     micro_batch: int | None = field(init=False, default=None)  # samples of a batch in one graph, if it was cut
     rebuilds: bool = field(init=False, default=False)  # graphs are built for every product, one at a time
@@ -98,8 +97,7 @@ class Products:
         """Return what a reading says of its products."""
         found: dict[str, Any] = {"products": self.way}
         optional = {
-            "block": self.block, "block_products": self.block_way,
-            "calibration_products": self.num_calibrating or None, "graph_bytes": self.graph_bytes,
+            "block": self.block, "calibration_products": self.num_calibrating or None, "graph_bytes": self.graph_bytes,
             "micro_batch": self.micro_batch, "graphs": "rebuilt for every product" if self.rebuilds else None,
             "products_reason": self.reason,
         }  # fmt: skip
