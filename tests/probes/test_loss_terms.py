@@ -143,6 +143,23 @@ def test_without_it_a_loss_that_no_count_explains_is_refused():
     assert shares(tagger(), [tokens()], forward=lambda m, b: hidden_mask(m, b)[:2]) == (1.0,)  # one batch: no weights
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_token_that_is_masked_unseen_is_enough_to_refuse(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(0, VOCABULARY, (12, 60), generator=generator) for _ in range(2))
+    hidden = torch.zeros(12, 60, dtype=torch.bool)
+    hidden[3, 7] = True  # of 720
+
+    def forward(model, batch):
+        z = model(batch[0])
+        each = F.cross_entropy(z.transpose(1, 2), batch[1], reduction="none")
+        return z, each[~batch[2]].mean()
+
+    batches = [(x[:6], y[:6], hidden[:6]), (x[6:], y[6:], hidden[6:])]
+    with pytest.raises(ValueError, match="expected the batches of train= to weigh as many loss terms"):
+        shares(tagger().to(dtype), batches, forward=forward)
+
+
 @pytest.mark.parametrize(
     "loss",
     [
