@@ -37,7 +37,8 @@ class Forgetting(Diagnostic):
     summary = "Which train samples are learned and forgotten again: odd ones and wrong labels most often."
     formula = r"\sum_t 1[\hat y_i(t-1) = y_i \wedge \hat y_i(t) \ne y_i]"
     undefined = (
-        "Outputs that are not (N, C) or targets that are not class labels; events and forgotten: the first measurement."
+        "Outputs that are not (N, C) or hold NaN, targets that are not class labels; events and forgotten: the first "
+        "measurement."
     )
     source = (
         "Toneva et al. 2019, An Empirical Study of Example Forgetting during Deep Neural Network Learning, section 3"
@@ -64,6 +65,8 @@ class Forgetting(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
         """Return events by sample, and the shares of forgotten and of never learned samples."""
         labels, _ = snapshot.train.labels()
+        if snapshot.train.outputs.isnan().any():
+            raise Missing("the outputs hold NaN")
         is_right = (snapshot.train.outputs.argmax(1) == labels).cpu()
         before = self._was_right
         if before is None or self._was_ever_right is None or self._num_events is None:

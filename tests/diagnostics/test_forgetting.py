@@ -54,6 +54,14 @@ def test_regression_is_missing_and_leaves_no_state():
     assert "first measurement" in diagnostic.measure(snapshot_of([1, 1]))["events"].missing
 
 
+def test_outputs_of_nan_are_missing_and_forget_nothing():
+    diagnostic = Forgetting()
+    diagnostic.measure(snapshot_of([1, 1]))
+    with pytest.raises(Missing, match="the outputs hold NaN"):
+        diagnostic.measure(FakeSnapshot(train=evaluation(0.0, torch.full((2, 2), torch.nan), torch.tensor([0, 1]))))
+    assert diagnostic.measure(snapshot_of([1, 1]))["events"].value.tolist() == [0, 0]
+
+
 def test_a_run_counts_what_happens_to_its_own_samples(tmp_path):
     torch.manual_seed(0)
     model, x, y = nn.Linear(4, 3), torch.randn(12, 4), torch.arange(12) % 3
