@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
 from trainvitals.diagnostics.gradient_alignment import finite_sums
-from trainvitals.diagnostics.weight_spectra import effective_rank
+from trainvitals.diagnostics.weight_spectra import effective_rank, roots_of_gram
 from trainvitals.schema import Question, Reading, ReferenceLine, Scale
 
 
@@ -29,14 +29,10 @@ def confusion(K: Tensor) -> float:
 def rank_of_rows(K: Tensor) -> float:
     """Return the effective rank of the rows whose inner products are K: exp(H(σ/Σσ)), σ² the eigenvalues of K.
 
-    Eigenvalues below n·ε of the largest are rounding and count as zero.
-
     >>> round(rank_of_rows(torch.eye(3, dtype=torch.float64)), 9)
     3.0
     """
-    values = torch.linalg.eigvalsh(K.double())
-    values = torch.where(values > len(K) * torch.finfo(torch.float64).eps * values.max(), values, 0.0)
-    return effective_rank(values.sqrt())
+    return effective_rank(roots_of_gram(K))
 
 
 def _products(snapshot: Snapshot) -> tuple[Tensor, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Spectra against the eigenvalues of WᵀW, known ranks, and what no rotation or scale may change."""
+"""Spectra against numpy's singular values, known ranks, and what no rotation or scale may change."""
 
 import math
 
@@ -11,7 +11,13 @@ from fake_snapshot import FakeSnapshot
 import trainvitals as tv
 from trainvitals.diagnostics import weight_spectra
 from trainvitals.diagnostics.base import Missing
-from trainvitals.diagnostics.weight_spectra import DeltaSpectrum, WeightSpectra, effective_rank, stable_rank
+from trainvitals.diagnostics.weight_spectra import (
+    DeltaSpectrum,
+    WeightSpectra,
+    effective_rank,
+    singular_values,
+    stable_rank,
+)
 
 
 def normal(*shape, seed=0):
@@ -19,10 +25,9 @@ def normal(*shape, seed=0):
 
 
 def by_hand(weight):
-    """σ through the eigenvalues of WᵀW or WWᵀ, the ranks term by term."""
+    """σ by a singular value decomposition, the ranks term by term."""
     W = weight.detach().double().numpy().reshape(len(weight), -1)
-    gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
-    sigma = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None))
+    sigma = np.linalg.svd(W, compute_uv=False)
     p = sigma / sigma.sum()
     entropy = -sum(q * math.log(q) for q in p if q > 0)
     return {"sigma_max": sigma.max(), "stable_rank": (W**2).sum() / sigma.max() ** 2,
@@ -34,15 +39,24 @@ def measured(weights):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_all_parts_equal_the_eigenvalues_of_the_gram_matrix(case):
+def test_all_parts_equal_those_of_the_singular_values(case):
     built = case.build()
     readings = tv.measure(built.model, loss=built.loss, batch=built.batch, what=["weights.spectral"])
     matrices = {n: p for n, p in built.model.named_parameters() if p.requires_grad and p.ndim > 1}
     for part in ("sigma_max", "stable_rank", "effective_rank"):
         reading = readings[f"weights.spectral.{part}"]
         assert reading.keys == tuple(matrices)
-        # a singular value from a Gram matrix is good to the square root of float64's rounding
-        assert reading.value.tolist() == pytest.approx([by_hand(p)[part] for p in matrices.values()], rel=1e-6)
+        assert reading.value.tolist() == pytest.approx([by_hand(p)[part] for p in matrices.values()], rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (40, 5), (12, 12)], ids=str)
+def test_singular_values_equal_numpys_down_to_the_rounding_that_is_stated(shape):
+    U, V = (torch.linalg.qr(normal(n, min(shape), seed=n))[0] for n in shape)
+    sigma = torch.logspace(0, -9, min(shape), dtype=torch.float64)
+    found = singular_values({"w": U @ torch.diag(sigma) @ V.T}).values["w"]
+    seen = sigma > 1e-6
+    assert found[seen].tolist() == pytest.approx(sigma[seen].tolist(), rel=1e-3)  # ε/σ² at the smallest
+    assert found[sigma < 1e-8].tolist() == [0.0] * int((sigma < 1e-8).sum())
 
 
 def test_known_spectra():
