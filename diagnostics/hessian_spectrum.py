@@ -44,7 +44,8 @@ class HessianTop(Diagnostic):
         verify: look for further copies of eigenvalues (least squares with C outputs has C of each): about a
             quarter of the products.
         max_basis: most vectors of size P held at a time, by thick restarts; unless told, as many as fit into
-            1 GiB, at least three for each eigenvalue and ten more. `details["basis_bytes"]` is the memory.
+            1 GiB, at least three for each eigenvalue and ten more. Raised to 2 k + 10 for k of both ends
+            together where `hessian.bottom` shares the run. `details["basis_bytes"]` is the memory.
         basis_device: "cpu" keeps these vectors off the accelerator; where the model is, unless told.
         engine: "native", or "pyhessian" for a second opinion from that library on a copy of the model.
 
@@ -151,13 +152,15 @@ def hessian_extremes(snapshot: Snapshot) -> Extremes:
     due = [d for d in (top, bottom) if d is not None] or [HessianTop(k=1)]
     # the sharpness is read from the same run, so λ1 is in it whether or not the top is due
     num_top = top.k if top else int(bottom is None or snapshot.due("stability") is not None)
+    num_bottom = bottom.k if bottom else 0
     with defined():
         return lanczos(
-            snapshot.hessian, num_top, bottom.k if bottom else 0,
+            snapshot.hessian, num_top, num_bottom,
             generator=snapshot.generator(LANCZOS_START), tol=min(d.tol for d in due),
             max_iterations=max(d.max_iterations for d in due), vectors=any(d.eigenvectors for d in due),
             verify=any(d.verify for d in due), num_leading=trace.num_deflated if trace else 0,
-            max_basis=top.max_basis if top else None, basis_device=top.basis_device if top else None,
+            max_basis=max(top.max_basis, 2 * (num_top + num_bottom) + 10) if top and top.max_basis else None,
+            basis_device=top.basis_device if top else None,
         )  # fmt: skip
 
 

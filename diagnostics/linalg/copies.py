@@ -24,8 +24,8 @@ class Copies:
         """Tell whether a chain's Ritz values reach in among the wanted."""
         return bool(np.linalg.eigvalsh(self.sign * T)[-1] > self.innermost)
 
-    def ruled_out(self, T: np.ndarray, dimension: int) -> bool:
-        """Tell whether a copy at or beyond `least` is improbable after a chain with the matrix T (m, m).
+    def ruled_out(self, T: np.ndarray, dimension: int, failure: float = FAILURE_PROBABILITY) -> bool:
+        """Tell whether a copy at or beyond `least` is improbable, ≤ `failure`, after a chain with the matrix T (m, m).
 
         No measure with the moments that the chain has seen puts more mass on a point t outside its Ritz
         values than Christoffel's function ρ(t) = 1/Σ_j p_j(t)² = x_1²/‖x‖², (T − t) x = e_m. A unit start
@@ -37,4 +37,4 @@ class Copies:
         if np.linalg.eigvalsh(T)[-1] >= self.least:
             return False
         x = np.linalg.solve(T - self.least * np.eye(len(T)), np.eye(len(T))[-1])
-        return float(x[0] ** 2 / (x @ x)) * 2 * dimension / math.pi <= FAILURE_PROBABILITY**2
+        return float(x[0] ** 2 / (x @ x)) * 2 * dimension / math.pi <= failure**2

@@ -234,6 +234,10 @@ class KrylovBasis:
         rows = self._rows[torch.as_tensor(chosen, dtype=torch.long, device=self._rows.device)]
         return _moved(rows, self._operator.device), float(np.trace(self._projected[np.ix_(chosen, chosen)]))
 
+    def newest(self) -> Tensor | None:
+        """Return a copy of the newest vector not multiplied yet, (P,), or None."""
+        return self._rows[self._pending[-1]].clone() if self._pending else None
+
     def vectors(self, coordinates: np.ndarray) -> Tensor:
         """Return Q_S C (P, k) for coordinates C (m, k) as `ritz` gives them, or gave them m products in."""
         chosen = self._multiplied[: len(coordinates)]
