@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def class_means(values: Tensor, labels: Tensor, num_classes: int) -> tuple[Tenso
 
 
 def _reading(values: Tensor, present: Tensor, num_classes: int, worst: int, error: Tensor | None = None) -> Reading:
-    details = {"worst_class": int(present[worst])}
+    details: dict[str, Any] = {"worst_class": int(present[worst])}
     absent = sorted(set(range(num_classes)) - set(present.tolist()))
     if absent:
         details["left_out"] = dict.fromkeys(map(str, absent), "no sample in the probe batch")

@@ -230,3 +230,14 @@ def test_the_views_never_import_torch():
             "[importlib.import_module(m.name) for m in pkgutil.iter_modules(v.__path__, 'trainvitals.views.')]\n"
             "import trainvitals.run\nassert 'torch' not in sys.modules")  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True, cwd=APP.parent)
+
+
+def test_the_stability_page_names_the_largest_spike_and_the_share_without_a_loss(open_app, tmp_path):
+    known = make_run.descriptions()
+    record(tmp_path, "r", [known["spike"], known["softmax_collapse"]], [
+        Record(step, 0.0, {"spike": Reading(value=z), "softmax_collapse": Reading(value=share)})
+        for step, z, share in ((0, 1.0, 0.0), (10, 9.5, 0.125), (20, -30.0, 0.25))
+    ])  # fmt: skip
+    shown = texts(open_app(tmp_path, next(p for p in PAGES if p.stem == "is_it_stable")))
+    assert "jump of the train loss at step 10, 9.5 robust standard deviations" in shown
+    assert "25 % of the train samples have a loss of exactly 0" in shown
