@@ -137,3 +137,11 @@ def test_missing_with_the_reason(diagnostic):
 def test_gradients_of_zero_have_no_rank():
     with pytest.raises(Missing, match="gradient of every sample is zero"):
         GradientRank().measure(with_gradients(torch.zeros(3, 2)))
+
+
+def test_products_come_from_the_passes_that_all_share():
+    built = CASES[0].build()
+    what = ["grad.confusion", "grad.rank", "grad.cosine", "grad.gsnr", "grad.direction", "grad.per_class"]
+    readings = tv.measure(built.model, loss=built.loss, batch=built.batches, what=what)
+    passes = {id(reading.provenance): reading.provenance for reading in readings.values()}  # parts share one
+    assert sum(p["backward_passes"] for p in passes.values()) == 1
