@@ -51,8 +51,8 @@ def step_of(now: Tensor, update: Tensor) -> Step:
     """
     delta = update.double().reshape(-1)
     before = now.double().reshape(-1) - delta
-    norms = (float(torch.linalg.vector_norm(v)) for v in (before, delta))
-    return Step(*norms, float(before @ delta))
+    weight, length = float(torch.linalg.vector_norm(before)), float(torch.linalg.vector_norm(delta))
+    return Step(weight, length, float(before @ delta))
 
 
 def steps(snapshot: Snapshot) -> dict[str, Step]:
