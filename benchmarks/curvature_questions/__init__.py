@@ -1,0 +1,1 @@
+"""The questions of the comparison, one a file: `run(quick, repeats)` gives a `Section`."""
