@@ -53,6 +53,15 @@ def test_a_weight_before_a_normalisation_is_invariant_and_the_others_are_not(nor
     assert reading.value[1] > 0.4
 
 
+def test_weight_normalisation_makes_its_direction_invariant_and_not_its_length():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3)).double()
+    reading = measured(model, batch())
+    changes = dict(zip(reading.keys, reading.value.tolist(), strict=True))
+    assert changes["0.parametrizations.weight.original1"] < 1e-12  # v in g·v/‖v‖
+    assert changes["0.parametrizations.weight.original0"] > 0.05
+    assert changes["2.weight"] > 0.05
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_changes_equal_those_of_a_model_scaled_by_hand(case):
     built = case.build()
