@@ -28,9 +28,15 @@ def unit_sizes(activations: Tensor, axis: int) -> Tensor:
     Raises:
         Missing: if they hold NaN or Inf.
     """
-    if not activations.isfinite().all():
+    num_units = activations.shape[axis]
+    sums = activations.abs()
+    behind = tuple(range(axis % activations.ndim + 1, activations.ndim))
+    if behind:  # positions first: they lie side by side in memory
+        sums = sums.sum(behind, dtype=torch.float64)
+    sums = sums.flatten(0, -2).sum(0, dtype=torch.float64)  # (d,)
+    if not sums.isfinite().all():
         raise Missing("the activations hold NaN or Inf")
-    return activations.abs().movedim(axis, -1).flatten(0, -2).mean(0, dtype=torch.float64)
+    return sums / (activations.numel() // num_units)
 
 
 def dead_share(sizes: Tensor) -> float:
@@ -53,12 +59,13 @@ def dormant_share(sizes: Tensor, tau: float) -> float:
 
 def _sizes(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the sizes of the units of each layer, and why other layers have none."""
-    if not snapshot.activations:
+    layers, axes = snapshot.activations, snapshot.unit_axes
+    if not layers:
         raise Missing("no non-linearity was found in the forward pass")
     sizes, left_out = {}, {}
-    for name, activations in snapshot.activations.items():
+    for name, activations in layers.items():
         try:
-            sizes[name] = unit_sizes(activations, snapshot.unit_axes[name])
+            sizes[name] = unit_sizes(activations, axes[name])
         except Missing as reason:
             left_out[name] = str(reason)
     if not sizes:

@@ -78,6 +78,8 @@ class Capture:
         A layer whose shape differs between chunks (sequences padded to other lengths) is left out.
         """
         chunks = self._chunks[kind]
+        if len(chunks) == 1:
+            return dict(chunks[0])
         return {
             name: torch.cat([chunk[name] for chunk in chunks])
             for name in (chunks[0] if chunks else {})
