@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
-from trainvitals.probes.bystander import preserving_random_state
+from trainvitals.probes.bystander import preserving_random_state, seed_random_state
 
 _TARGET_NAMES = ("labels", "label", "targets", "target", "y")
 _LOADER_SEED = 0
@@ -160,7 +160,7 @@ def _drawn(loader: Iterable[Any], max_samples: int) -> list[Any]:
     put_back = preserving_random_state(holders)
     attributes = [(vars(value), dict(vars(value))) for value in holders if _is_walked(value)]
     try:
-        torch.manual_seed(_LOADER_SEED)
+        seed_random_state(_LOADER_SEED)
         chunks: list[Any] = []
         left = max_samples
         for batch in map(_plain, _bystanding(loader)):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from trainvitals.diagnostics.base import Missing
+from trainvitals.probes.bystander import seed_random_state
 from trainvitals.probes.probe_batch import ProbeBatch
 from trainvitals.probes.subject import Subject, float32_if_half
 
@@ -84,7 +85,7 @@ def _of_chunk(subject: Subject, outputs: Tensor, targets: Tensor, size: int) -> 
 
     with torch.no_grad(), warnings.catch_warnings(), subject.default_device or nullcontext():
         warnings.simplefilter("ignore")  # some losses say that vmap runs them one sample at a time: still right
-        torch.manual_seed(subject.seed)
+        seed_random_state(subject.seed)
         try:
             losses = vmap(loss_of, randomness="same")(outputs, targets)
         except Exception:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from trainvitals.diagnostics.linalg.products import Products
-from trainvitals.probes.bystander import bystander, unwrapped
+from trainvitals.probes.bystander import bystander, seed_random_state, unwrapped
 from trainvitals.probes.loss_terms import weighed
 from trainvitals.probes.probe_batch import ProbeBatch, probe_batch
 
@@ -83,7 +83,7 @@ class Subject:
         values = dict(parameters)
         if self.mode == "train":
             values |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        torch.manual_seed(self.seed)
+        seed_random_state(self.seed)
         with self.default_device or nullcontext():
             if self.forward is not None:
                 return _as_pass(self.forward(_Called(self.model, values), batch))

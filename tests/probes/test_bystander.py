@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainvitals.probes.bystander import _surely, bystander, unwrapped
+import trainvitals as tv
+from trainvitals.probes.bystander import _surely, bystander, seed_random_state, unwrapped
 
 
 class Messy(nn.Module):
@@ -252,3 +253,27 @@ def test_anomaly_mode_is_off_inside_and_on_again_afterwards():
             with bystander(nn.Linear(2, 2)):
                 assert not torch.is_anomaly_enabled()
             assert torch.is_anomaly_enabled()
+
+
+def test_a_seed_that_the_user_has_left_for_a_device_not_in_use_yet_stays(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    tracker = torch.cuda._lazy_seed_tracker
+    before = list(tracker.get_calls())
+    state = torch.get_rng_state()
+    try:
+        seed_random_state(3)
+        first = torch.rand(4)
+        seed_random_state(3)
+        assert torch.equal(torch.rand(4), first)
+    finally:
+        torch.set_rng_state(state)
+    assert list(tracker.get_calls()) == before
+
+
+def test_measuring_leaves_no_seed_for_devices_not_in_use_yet():
+    if torch.cuda.is_initialized():
+        pytest.skip("CUDA is in use: its states are put back instead")
+    before = list(torch.cuda._lazy_seed_tracker.get_calls())
+    tv.measure(nn.Linear(2, 2), batch=(torch.eye(2), torch.zeros(2, 2)), loss=nn.functional.mse_loss, seed=17,
+               what=["hessian.top", "loss.train"])  # fmt: skip
+    assert list(torch.cuda._lazy_seed_tracker.get_calls()) == before
