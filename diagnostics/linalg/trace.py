@@ -13,8 +13,8 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from trainvitals.diagnostics.linalg.finite import finite
 from trainvitals.diagnostics.linalg.krylov import Operator
+from trainvitals.diagnostics.linalg.multiply import block_size, multiply_rows
 
 TWO_ERRORS = 0.97725  # the normal distribution's mass below two standard errors
 
@@ -25,7 +25,7 @@ class TraceEstimate:
 
     value: float
     standard_error: float  # scaled so that twice of it covers as much at any number of probes
-    num_probes: int  # products with the operator, those of the deflated vectors not counted
+    num_probes: int  # products with the operator; of `hutchinson`, those of the deflated vectors not counted
     converged: bool | None  # standard error ≤ tol · |value|; None: no tolerance was asked for
     samples: np.ndarray  # (n,) zᵀAz, with the exact part added
 
@@ -40,6 +40,10 @@ class Deflation:
     def remove(self, vector: Tensor) -> Tensor:
         """Return (I − QQᵀ) v, (P,)."""
         return vector - (self.rows @ vector) @ self.rows
+
+    def remove_rows(self, vectors: Tensor) -> Tensor:
+        """Return (I − QQᵀ) v for each row v, (k, P)."""
+        return vectors - (vectors @ self.rows.T) @ self.rows
 
 
 def hutchinson(
@@ -93,26 +97,40 @@ def hutchinson(
         return TraceEstimate(deflation.trace, 0.0, 0, None if tol is None else True, np.zeros(0))
     samples: list[float] = []
     while len(samples) < max_probes:
-        samples.append(_sample(operator, generator, deflation))
-        if tol is not None and len(samples) >= min_probes and _standard_error(samples) <= tol * abs(np.mean(samples)):
-            break
-    value, error = float(np.mean(samples)), _standard_error(samples)
+        for sample in _samples(operator, generator, deflation, min(block_size(operator), max_probes - len(samples))):
+            samples.append(sample)  # what a block holds beyond the stop is left out: the same as one by one
+            if tol is not None and len(samples) >= min_probes and _is_settled(samples, tol, deflation):
+                return estimate_of(samples, deflation.trace if deflation else 0.0, len(samples), tol)
+    return estimate_of(samples, deflation.trace if deflation else 0.0, len(samples), tol)
+
+
+def estimate_of(samples: list[float], exact: float, num_products: int, tol: float | None = None) -> TraceEstimate:
+    """Return the estimate from samples of what is not known exactly, none if all is."""
+    value = exact + (float(np.mean(samples)) if samples else 0.0)
+    error = standard_error(samples) if samples else 0.0
     converged = None if tol is None else error <= tol * abs(value)
-    return TraceEstimate(value, error, len(samples), converged, np.array(samples))
+    return TraceEstimate(value, error, num_products, converged, exact + np.array(samples))
 
 
-def _sample(operator: Operator, generator: torch.Generator, deflation: Deflation | None) -> float:
-    signs = torch.randint(2, (operator.shape[0],), generator=generator) * 2 - 1  # (P,)
-    z = signs.to(operator.device, operator.dtype)
-    if deflation is None:
-        return _quadratic_form(operator, z)
-    return deflation.trace + _quadratic_form(operator, deflation.remove(z))
+def random_signs(operator: Operator, generator: torch.Generator, count: int) -> Tensor:
+    """Return independent signs ±1 (k, P), the same numbers whatever the operator's dtype and device."""
+    rows = [torch.randint(2, (operator.shape[0],), generator=generator) * 2 - 1 for _ in range(count)]
+    return torch.stack(rows).to(operator.device, operator.dtype)
 
 
-def _quadratic_form(operator: Operator, z: Tensor) -> float:
-    return float(torch.dot(z.double(), finite(operator @ z).double()))
+def _samples(operator: Operator, generator: torch.Generator, deflation: Deflation | None, count: int) -> list[float]:
+    probes = random_signs(operator, generator, count)
+    if deflation is not None:
+        probes = deflation.remove_rows(probes)
+    return (probes.double() * multiply_rows(operator, probes).double()).sum(1).tolist()
 
 
-def _standard_error(samples: list[float]) -> float:
+def _is_settled(samples: list[float], tol: float, deflation: Deflation | None) -> bool:
+    value = float(np.mean(samples)) + (deflation.trace if deflation else 0.0)
+    return standard_error(samples) <= tol * abs(value)
+
+
+def standard_error(samples: list[float]) -> float:
+    """Return s/√n, scaled by Student's t over the normal quantile at two errors."""
     scale = float(stdtrit(len(samples) - 1, TWO_ERRORS)) / 2
     return scale * float(np.std(samples, ddof=1)) / math.sqrt(len(samples))

@@ -24,7 +24,7 @@ def chance_unseen(T: np.ndarray, value: float, dimension: int) -> float:
 
     Example:
         >>> T = np.diag(np.zeros(6)) + np.diag(np.full(5, 0.5), 1) + np.diag(np.full(5, 0.5), -1)  # on [−1, 1]
-        >>> chance_unseen(T, 5.0, 1000) < 1e-4, chance_unseen(T, 1.01, 1000)
+        >>> chance_unseen(T, 5.0, 1000) < 1e-3, chance_unseen(T, 1.01, 1000)
         (True, 1.0)
     """
     if np.linalg.eigvalsh(T)[-1] >= value:

@@ -1,6 +1,6 @@
 """The whole spectrum of a small operator: all of its columns, and a dense eigenvalue problem.
 
-P size of the operator, b vectors that it multiplies at once.
+P size of the operator.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from trainvitals.diagnostics.linalg.finite import finite
 from trainvitals.diagnostics.linalg.krylov import Operator
+from trainvitals.diagnostics.linalg.multiply import multiply_rows
 
 
 def whole_spectrum(operator: Operator) -> tuple[np.ndarray, np.ndarray]:
@@ -41,11 +41,5 @@ def dense(operator: Operator) -> np.ndarray:
     [[2.0, 1.0], [1.0, 2.0]]
     """
     size = operator.shape[0]
-    block_size = getattr(operator, "block_size", 1)
     unit = torch.eye(size, dtype=operator.dtype, device=operator.device)
-    if block_size > 1:
-        products = [finite(operator @ block) for block in unit.split(block_size, 1)]
-        columns = torch.cat(products, 1)
-    else:
-        columns = torch.stack([finite(operator @ vector) for vector in unit], 1)
-    return columns.double().cpu().numpy()
+    return multiply_rows(operator, unit).T.double().cpu().numpy()
