@@ -1,8 +1,8 @@
 """The first promise: a watched run is bit for bit the unwatched one, at every step.
 
-Each kind of training is run twice from the same seeds, once plain and once with `probes="full", every=1`;
-losses and gradients at every step, and weights, buffers, optimiser state and random states at the end must
-be equal to the last bit.
+Each kind of training is run twice from the same seeds, once plain and once with `probes="full"` and a
+landscape, `every=1`; losses and gradients at every step, and weights, buffers, optimiser state and random
+states at the end must be equal to the last bit.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def train(kind: str, watched: bool, folder: str) -> dict:
     if watched:
         context = tv.watch(
             model, optimizer, loss=F.cross_entropy, train=loader, heldout=loader, store=folder,
-            probes="full", every=1, probe_samples=20,
+            probes={"full": {}, "landscape": {"num_points": 3}}, every=1, probe_samples=20,
         )  # fmt: skip
     with context:
         batches = _batches(loader)
