@@ -102,7 +102,8 @@ def stochastic_lanczos_quadrature(
     size = int(operator.shape[0])
     if size <= num_runs * num_steps:
         return _exact(*whole_spectrum(operator), broadening, num_points)
-    return _estimated(*_runs(operator, generator, num_runs, num_steps, broadening), size, broadening, num_points)
+    deflated, runs, num_products = _runs(operator, generator, num_runs, num_steps, broadening)
+    return _estimated(deflated, runs, num_products, size, broadening, num_points)
 
 
 def broadened(nodes: np.ndarray, weights: np.ndarray, sigma: float, edges: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def xtrace(operator: Operator, *, generator: torch.Generator, num_products: int)
     basis = orthonormal_rows(sketch)
     image = multiply_rows(operator, basis)
     resolution = 100 * torch.finfo(operator.dtype).eps
-    estimates = _leave_one_out(*(t.double() for t in (tests, sketch, basis, image)), resolution)
+    estimates = _leave_one_out(tests.double(), sketch.double(), basis.double(), image.double(), resolution)
     found = estimate_of(estimates.tolist(), 0.0, 2 * n)
     return replace(found, standard_error=SHARED * found.standard_error)
 
