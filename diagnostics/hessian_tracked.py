@@ -31,6 +31,12 @@ class HessianTracked(Diagnostic):
     a random vector. One from outside of all these shows in no residual: every `look_every` measurements a random
     vector rules it out but with a probability of 1e-2, or brings it in (`details["outside"]`).
 
+    Measured every 10 steps over 18 trainings of 400 steps on digits (an MLP, a CNN and a small transformer; SGD with
+    momentum, Adam and full-batch descent; two seeds each, 738 measurements): 5.2 products a measurement, cold
+    starts and looks outside included (3.7 to 7.6 by training), against 8.7 of a cold `lanczos` at the same
+    tolerance; 99.9 % of them within 1e-2 of a converged float64 value, the worst 1.1e-2 off. The estimated error
+    was too small in 1 %.
+
     The error is estimated as in `hessian.top`. In `details`: `residuals`, `start` ("warm" or "cold"), `outside`
     ("ruled out", "found", "unknown" or "not looked for"), `overlap` |⟨y, y'⟩| of the first eigenvector with
     that of the last measurement: small where another direction has become the sharpest.

@@ -77,6 +77,11 @@ class KrylovBasis:
         return len(self._multiplied)
 
     @property
+    def num_waiting(self) -> int:
+        """Vectors that are not multiplied yet."""
+        return len(self._pending)
+
+    @property
     def num_bytes(self) -> int:
         """Memory that the vectors have been given."""
         return self._rows.numel() * self._rows.element_size()
@@ -102,7 +107,7 @@ class KrylovBasis:
         vector = vector / torch.linalg.vector_norm(vector)
         remainder, _ = self._orthogonalised(vector)
         length = _norm(remainder)
-        if self._multiplied + self._pending and self._first_chain is None:
+        if self._multiplied and self._first_chain is None:
             self._first_chain = self.num_products
         if self.complete or length <= 100 * torch.finfo(vector.dtype).eps:
             return False
@@ -142,7 +147,27 @@ class KrylovBasis:
         """
         j = self._pending.pop()
         vector = _moved(self._rows[j], self._operator.device)
-        product = _moved(finite(self._operator @ vector), self._rows.device)
+        return self._take(j, finite(self._operator @ vector))
+
+    def step_block(self, width: int) -> None:
+        """Multiply the newest vectors, up to `width` of them in one pass, and add what is new in the products.
+
+        Raises:
+            NonFiniteProduct: if a product holds NaN or infinity.
+        """
+        chosen = self._pending[-width:]
+        if len(chosen) == 1:
+            self.step()
+            return
+        rows = self._rows[torch.as_tensor(chosen, dtype=torch.long, device=self._rows.device)]  # (b, P)
+        products = finite(self._operator @ _moved(rows, self._operator.device).T)  # (P, b)
+        del self._pending[-width:]
+        for j, product in zip(chosen, products.unbind(1), strict=True):
+            self._take(j, product.contiguous())
+
+    def _take(self, j: int, product: Tensor) -> bool:
+        """Note the product with vector j, and add what is new in it."""
+        product = _moved(product, self._rows.device)
         scale = _norm(product)
         remainder, column = self._orthogonalised(product)
         length = _norm(remainder)
@@ -219,10 +244,11 @@ class KrylovBasis:
         self.num_restarts += 1
 
     def turn_to(self, coordinates: np.ndarray) -> None:
-        """Take next the vector on which the residuals of these Ritz vectors, (m, k), lie most."""
+        """Take next the vectors on which the residuals of these Ritz vectors, (m, k), lie most."""
         if len(self._pending) > 1:
             rest = self._projected[np.ix_(self._pending, self._multiplied)] @ coordinates  # (pending, k)
-            self._pending.append(self._pending.pop(int((rest**2).sum(1).argmax())))
+            order = (rest**2).sum(1).argsort(kind="stable")
+            self._pending = [self._pending[i] for i in order]
 
     def first(self, num_products: int) -> tuple[Tensor, float]:
         """Return copies of the first vectors of the first chain, (j, P), on the operator's device, and tr QᵀAQ on them.

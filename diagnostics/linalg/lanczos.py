@@ -61,6 +61,7 @@ def lanczos(
     max_basis: int | None = None,
     basis_device: torch.device | str | None = None,
     locked: Eigenpairs | None = None,
+    block_size: int | None = None,
 ) -> Extremes:
     """Return the `num_top` largest and `num_bottom` smallest algebraic eigenvalues of a symmetric operator.
 
@@ -97,6 +98,10 @@ def lanczos(
         locked: eigenpairs of the upper end with vectors, from a run before: the search goes on in their
             complement, from a fresh random vector, and they are among what is given, as they are. Locked vectors
             do not count in `max_basis`. Pairs locked that are not the outermost lower what is found.
+        block_size: start vectors, multiplied in one pass (`operator @ V`); unless told, the operator's own
+            attribute of that name, or 1. Worth it where a pass of b is cheaper than b passes: b = 4 takes a third
+            of the passes and 1.4 to 1.9 times the products of b = 1 without verification. A block of b meets an
+            eigenvalue b times, so only what was met as often is looked for again.
 
     Raises:
         ValueError: if nothing is wanted, an argument is out of range, or locked pairs have no vectors.
@@ -114,14 +119,15 @@ def lanczos(
     _check(num_top, num_bottom, tol, max_iterations)
     size = operator.shape[0]
     num_locked = _num_locked(locked, num_top)
+    block_size = max(1, min(block_size or getattr(operator, "block_size", 1) or 1, size - num_locked))
     ends = _guarded(num_top - num_locked, size - num_locked), _guarded(num_bottom, size - num_locked)
-    max_basis = _max_basis(max_basis, sum(ends), operator)
+    max_basis = _max_basis(max_basis, sum(ends), operator, block_size)
     basis = KrylovBasis(operator, min(BREAKDOWN, tol / 100), basis_device, max_basis + num_locked)
     if locked is not None and locked.vectors is not None:
         basis.lock(locked.vectors)
     search = _Search(
         basis, *ends, tol, by_residual=vectors, has_guard=(num_top == 1, num_bottom == 1),
-        max_size=max_basis + num_locked, num_leading=num_leading,
+        max_size=max_basis + num_locked, num_leading=num_leading, block_size=block_size,
     )  # fmt: skip
     # without restarts P products are the whole matrix
     enough = size - num_locked if max_basis == size else max_iterations
@@ -182,12 +188,15 @@ class _Search:
     has_guard: tuple[bool, bool]  # top, bottom: only the outermost is wanted, the other one guards it
     max_size: int  # of the basis
     num_leading: int
+    block_size: int
     first: tuple[Tensor, float] | None = None  # the leading vectors, put aside by the first restart
     state: _State = field(init=False)  # as of the last check; the products that found no copy are not in it
     wanted: np.ndarray = field(init=False)  # as of the last check, ascending
 
     def run(self, generator: torch.Generator, max_products: int, verify: bool) -> bool:
         """Spend up to `max_products`. Returns whether the wanted eigenvalues are settled and verified."""
+        for _ in range(self.block_size):
+            self.basis.start_random(generator)
         if not self._settle(generator, max_products):
             return False
         while verify and (copies := self._copies_that_matter()):
@@ -231,18 +240,19 @@ class _Search:
             if self.basis.exhausted and not self.basis.start_random(generator):
                 return False
             # an eigenproblem of m × m a step costs little while m is small; later, look less often
-            self._follow(min(1 + self.basis.num_ritz // 64, max_products - self.basis.num_products))
+            num_steps = self.block_size * (1 + self.basis.num_ritz // 64)
+            self._follow(min(num_steps, max_products - self.basis.num_products))
         return True
 
     def _follow(self, num_steps: int) -> None:
         """Take steps along the newest chain, to its end at most."""
-        for _ in range(num_steps):
-            if self.basis.exhausted:
-                return
-            if self.basis.size == self.max_size and not self.basis.complete:
+        left = num_steps
+        while left > 0 and not self.basis.exhausted:
+            width = min(self.block_size, left, self.basis.num_waiting)
+            if self.basis.size + width > self.max_size < self.basis.dimension:
                 self._restart((self.max_size - self._num_wanted) // 2)
-            if not self.basis.step():
-                return
+            self.basis.step_block(width)
+            left -= width
 
     @property
     def _num_wanted(self) -> int:
@@ -253,7 +263,7 @@ class _Search:
         if self.first is None:
             self.first = self.leading()
         waiting = self.basis.size - self.basis.num_ritz
-        num_more = max(0, min(num_more, self.max_size - waiting - self._num_wanted - 1))
+        num_more = max(0, min(num_more, self.max_size - waiting - self._num_wanted - self.block_size))
         share = num_more * self.num_bottom // self._num_wanted
         coordinates = self.basis.ritz()[2]
         low, high = self.num_bottom + share, self.num_top + num_more - share
@@ -303,10 +313,15 @@ class _Search:
             if len(end) == 0 or has_guard:  # a copy of the outermost one alone changes nothing
                 continue
             innermost = float(end[0]) + self.tol * max(abs(float(end[0])), scale / 10)
-            least = min((float(v) for v in end if v > innermost), default=None)
+            least = min((float(v) for v in end if v > innermost and self._met_often(v, end, scale)), default=None)
             if least is not None:
                 found.append(Copies(sign, innermost, least))
         return found
+
+    def _met_often(self, value: float, end: np.ndarray, scale: float) -> bool:
+        """Whether there may be more of an eigenvalue than were met: a block of b meets it up to b times."""
+        near = pair_slack(self.tol) * max(abs(value), scale / 10)
+        return int((np.abs(end - value) <= near).sum()) >= self.block_size
 
     def _look_for(self, copies: list[Copies], num_steps: int) -> str:
         """Follow a fresh chain: "present" once it shows a value among the wanted, "absent", or "unseen" so far."""
@@ -333,15 +348,15 @@ def _check(num_top: int, num_bottom: int, tol: float, max_iterations: int) -> No
         )
 
 
-def _least_basis(num_wanted: int) -> int:
-    return num_wanted + 5  # the wanted, one chain's end, one more each for a copy's, and two to move in
+def _least_basis(num_wanted: int, block_size: int) -> int:
+    return num_wanted + 3 + 2 * block_size  # the wanted, what is not multiplied yet, ends of chains, room to move
 
 
-def _max_basis(asked: int | None, num_wanted: int, operator: Operator) -> int:
-    size, least = operator.shape[0], _least_basis(num_wanted)
+def _max_basis(asked: int | None, num_wanted: int, operator: Operator, block_size: int) -> int:
+    size, least = operator.shape[0], _least_basis(num_wanted, block_size)
     if asked is None:
         bytes_each = size * torch.finfo(operator.dtype).bits // 8
-        asked = max(3 * num_wanted + 10, BASIS_BYTES // bytes_each)
+        asked = max(3 * num_wanted + 6 + 4 * block_size, BASIS_BYTES // bytes_each)
     if asked < min(least, size):
         raise ValueError(
             f"expected max_basis ≥ {least} for these eigenvalues and their guards, got {asked} in lanczos; "

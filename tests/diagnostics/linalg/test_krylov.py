@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from linalg_helpers import Diagonal, with_spectrum
+from linalg_helpers import CountedMatrix, Diagonal, with_spectrum
 
 from trainvitals.diagnostics.linalg.krylov import KrylovBasis
 
@@ -219,3 +219,20 @@ def test_vectors_go_to_the_operator_and_products_to_the_basis(monkeypatch):
     np.testing.assert_array_equal(basis.ritz()[0], grown(Diagonal(values), 5).ritz()[0])
     basis.first(3)
     assert moves[-1] == "meta"  # the first vectors are for use beside the operator
+
+
+def test_a_block_of_steps_spans_the_block_krylov_space_in_one_pass_each():
+    A, generator = with_spectrum(torch.linspace(-1, 2, 60, dtype=torch.float64), 0), torch.Generator().manual_seed(0)
+    counted, starts = CountedMatrix(A), torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    basis = KrylovBasis(counted)
+    for start in starts.unbind(1):
+        basis.start(start)
+    for _ in range(4):
+        basis.step_block(3)
+    assert (basis.num_products, counted.num_products, basis.num_waiting) == (12, 4, 3)
+    naive = torch.linalg.qr(torch.cat([torch.linalg.matrix_power(A, p) @ starts for p in range(4)], 1))[0]  # (60, 12)
+    expected, values = np.linalg.eigvalsh((naive.T @ A @ naive).numpy()), basis.ritz()[0]
+    np.testing.assert_allclose(values, expected, atol=1e-8)
+    Y = basis.vectors(basis.ritz()[2])
+    true = (A @ Y - Y * torch.as_tensor(values)).norm(dim=0).numpy()
+    np.testing.assert_allclose(basis.ritz()[1], true, atol=1e-12)

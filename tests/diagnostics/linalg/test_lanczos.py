@@ -261,9 +261,9 @@ def test_the_default_bound_is_a_gibibyte():
     class Wide:
         shape, dtype, device = torch.Size([2**24] * 2), torch.float32, torch.device("cpu")
 
-    assert _max_basis(None, 1, Wide()) == 16
-    assert _max_basis(None, 6, Wide()) == 28  # at least three for each and ten more
-    assert _max_basis(None, 6, Diagonal(torch.ones(1000))) == 1000
+    assert _max_basis(None, 1, Wide(), 1) == 16
+    assert _max_basis(None, 6, Wide(), 1) == 28  # at least three for each and ten more
+    assert _max_basis(None, 6, Diagonal(torch.ones(1000)), 1) == 1000
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
@@ -331,3 +331,41 @@ def test_a_basis_on_the_cpu_serves_an_operator_on_the_gpu():
 def test_bad_bounds_and_locked_pairs_are_told(options, words):
     with pytest.raises(ValueError, match=words):
         lanczos(torch.eye(90), 3, 1, generator=seeded(), **options)
+
+
+@pytest.mark.parametrize("block_size", [2, 4])
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+def test_blocks_give_the_same_eigenvalues(spectrum, block_size):
+    for seed in range(3):
+        A = with_spectrum(spectrum, seed)
+        expected = np.linalg.eigvalsh(A.numpy())
+        scale = np.abs(expected).max()
+        for max_basis in (None, 30):
+            found = lanczos(A, 5, 2, generator=seeded(seed), tol=1e-5, block_size=block_size, max_basis=max_basis,
+                            max_iterations=2000)  # fmt: skip
+            np.testing.assert_allclose(found.top.values, expected[::-1][:5], rtol=0, atol=1e-6 * scale)
+            np.testing.assert_allclose(found.bottom.values, expected[:2], rtol=0, atol=1e-6 * scale)
+            assert found.top.converged.all()
+
+
+def test_a_block_meets_copies_in_a_third_of_the_passes():
+    class Passes(CountedMatrix):
+        block_size = 4
+
+    values = torch.cat([torch.linspace(-1, 1, 600), torch.tensor([9.0, 9.0, 9.0, 6.0, 6.0, 6.0, 4.0])]).double()
+    A = torch.diag(values)
+    for seed in range(20):
+        block, single = Passes(A), CountedMatrix(A)
+        found = [lanczos(a, 5, generator=seeded(seed)) for a in (block, single)]
+        for run in found:
+            np.testing.assert_allclose(run.top.values, [9, 9, 9, 6, 6], rtol=1e-4)
+            assert run.verified
+        assert block.num_products < single.num_products / 2  # passes: no value was met as often as four times
+        assert found[0].num_products <= 4 * block.num_products
+
+
+def test_more_copies_than_the_block_has_vectors_are_looked_for():
+    values = torch.cat([torch.linspace(-1, 1, 600), torch.full((5,), 9.0), torch.tensor([6.0, 4.0])]).double()
+    for seed in range(30):
+        found = lanczos(torch.diag(values), 6, generator=seeded(seed), block_size=2)
+        np.testing.assert_allclose(found.top.values, [9, 9, 9, 9, 9, 6], rtol=1e-4)
