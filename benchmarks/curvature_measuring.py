@@ -41,10 +41,12 @@ class Measured:
         return [a / b for a, b in zip(self.seconds, other.seconds, strict=True)]
 
     def raw(self) -> dict[str, Any]:
+        """Return everything as JSON has it; what is not known is null."""
+        errors = [error if math.isfinite(error) else None for error in self.errors]
         return {
             "system": self.system.name, "setting": self.setting, "seconds": self.seconds,
-            "wall_seconds": self.wall_seconds, "products": self.products, "relative_errors": self.errors,
-            "flops": self.flops,
+            "wall_seconds": self.wall_seconds, "products": self.products, "relative_errors": errors,
+            "flops": self.flops or None,
         }  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def race(
     ask: Callable[[System, Setting, int], Answer],
     error: Callable[[np.ndarray], float],
 ) -> None:
-    """Run all entries in turns on seeds that no setting was chosen on, then once more to count operations."""
+    """Run all entries in turns on seeds that no setting was chosen on."""
     for repeat, entry in interleaved(entries, repeats):
         seed = FIRST_TIMED_SEED + repeat
         with entry.system.help():
@@ -131,6 +133,10 @@ def race(
         entry.wall_seconds.append(wall_seconds)
         entry.products.append(answer.num_products)
         entry.errors.append(error(answer.values))
+
+
+def count_operations(entries: Sequence[Measured], ask: Callable[[System, Setting, int], Answer], task: Task) -> None:
+    """Run all entries once more and count."""
     for entry in entries:
         with entry.system.help():
             entry.flops = counted_flops(lambda: ask(entry.system, entry.setting, FIRST_TIMED_SEED))  # noqa: B023

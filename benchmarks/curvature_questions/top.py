@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import curvature_reference as reference
-from curvature_measuring import Measured, cheapest, geometric_mean, race, relative_error, row
+from curvature_measuring import Measured, cheapest, count_operations, geometric_mean, race, relative_error, row
 from curvature_models import Task, recipes, task
 from curvature_report import Section
 from curvature_systems import OURS, WITH_DEFAULT
-from curvature_systems.base import NUM_TOP, Setting, System
+from curvature_systems.base import NUM_TOP, Answer, Setting, System
 
 ACCURACY = 1e-3
 NUM_TUNING_SEEDS = 3
@@ -27,8 +28,9 @@ def run(quick: bool, repeats: int) -> Section:
         exact = reference.top(name, quick)
         given = task(name, quick=quick)
         entries, failures = _entries(given, exact, quick)
-        race(given, entries, repeats, lambda system, setting, seed: system.top(given, setting, seed),  # noqa: B023
-             lambda values: relative_error(values, exact.values))  # noqa: B023  # fmt: skip
+        ask = _asked_of(given)
+        race(given, entries, repeats, ask, partial(relative_error, exact=exact.values))
+        count_operations(entries, ask, given)
         ours = next(e for e in entries if e.system is OURS)
         rows += [row(given, e, ours) for e in entries]
         rows += [{"model": given.label, "system": s, "setting": why} for s, why in failures.items()]
@@ -71,6 +73,10 @@ def tuned(name: str, quick: bool, system: System) -> Setting | None:
     exact = reference.top(name, quick)
     cases = [(task(name, quick=quick), exact.values)]
     return cheapest(system, cases, ACCURACY, range(NUM_TUNING_SEEDS), exact.num_negative)
+
+
+def _asked_of(given: Task) -> Callable[[System, Setting, int], Answer]:
+    return lambda system, setting, seed: system.top(given, setting, seed)
 
 
 def _entries(given: Task, exact: reference.Top, quick: bool) -> tuple[list[Measured], dict[str, str]]:
