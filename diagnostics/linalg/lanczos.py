@@ -119,15 +119,16 @@ def lanczos(
     _check(num_top, num_bottom, tol, max_iterations)
     size = operator.shape[0]
     num_locked = _num_locked(locked, num_top)
-    block_size = max(1, min(block_size or getattr(operator, "block_size", 1) or 1, size - num_locked))
+    asked = block_size if block_size is not None else int(getattr(operator, "block_size", 1))
+    num_starts = max(1, min(asked, size - num_locked))
     ends = _guarded(num_top - num_locked, size - num_locked), _guarded(num_bottom, size - num_locked)
-    max_basis = _max_basis(max_basis, sum(ends), operator, block_size)
+    max_basis = _max_basis(max_basis, sum(ends), operator, num_starts)
     basis = KrylovBasis(operator, min(BREAKDOWN, tol / 100), basis_device, max_basis + num_locked)
     if locked is not None and locked.vectors is not None:
         basis.lock(locked.vectors)
     search = _Search(
         basis, *ends, tol, by_residual=vectors, has_guard=(num_top == 1, num_bottom == 1),
-        max_size=max_basis + num_locked, num_leading=num_leading, block_size=block_size,
+        max_size=max_basis + num_locked, num_leading=num_leading, block_size=num_starts,
     )  # fmt: skip
     # without restarts P products are the whole matrix
     enough = size - num_locked if max_basis == size else max_iterations
