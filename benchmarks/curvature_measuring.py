@@ -65,7 +65,7 @@ def cheapest(
 ) -> Setting | None:
     """Return the setting of fewest products with which all cases and tuning seeds are accurate; None if none is."""
     best: tuple[float, Setting | None] = (math.inf, None)
-    for ladder in system.top_settings(num_negative):
+    for ladder in system.top_settings(num_negative, len(cases[0][1])):
         for setting in ladder:
             counts, accurate = _tried(system, setting, cases, accuracy, seeds)
             if counts[0] >= best[0]:

@@ -39,11 +39,12 @@ class System(ABC):
     is_peer: ClassVar[bool] = True
 
     @abstractmethod
-    def top_settings(self, num_negative: int) -> list[list[Setting]]:
+    def top_settings(self, num_negative: int, k: int) -> list[list[Setting]]:
         """Return ladders of settings, each from cheap to dear; the cheapest that is accurate is used.
 
         Args:
             num_negative: how many negative eigenvalues are larger in size than the last one wanted.
+            k: how many are wanted.
         """
 
     @abstractmethod

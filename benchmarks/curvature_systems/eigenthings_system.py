@@ -10,14 +10,14 @@ from hessian_eigenthings import HessianOperator, lanczos, spectral_density, supe
 
 from curvature_systems.base import NUM_TOP, Answer, Quadrature, Setting, System
 
-NUM_STEPS = (*range(8, 31), 35, 40, 50, 60)
+NUM_STEPS = (*range(4, 31), 35, 40, 50, 60)
 
 
 class Eigenthings(System):
     name: ClassVar[str] = "hessian-eigenthings"
 
-    def top_settings(self, num_negative: int) -> list[list[Setting]]:
-        return [[{"max_iter": steps} for steps in NUM_STEPS]]
+    def top_settings(self, num_negative: int, k: int) -> list[list[Setting]]:
+        return [[{"max_iter": steps} for steps in NUM_STEPS if steps > k]]
 
     def top(self, task: Task, setting: Setting, seed: int, k: int = NUM_TOP) -> Answer:
         found = lanczos(operator_of(task), k=k, which="LA", reorthogonalize=True, seed=seed, **setting)

@@ -20,7 +20,7 @@ class TrainVitals(System):
     name: ClassVar[str] = "TrainVitals"
     is_peer: ClassVar[bool] = False
 
-    def top_settings(self, num_negative: int) -> list[list[Setting]]:
+    def top_settings(self, num_negative: int, k: int) -> list[list[Setting]]:
         return [[{"tol": tol, "verify": verify} for tol in TOLERANCES] for verify in (False, True)]
 
     def top(self, task: Task, setting: Setting, seed: int, k: int = NUM_TOP) -> Answer:
@@ -29,10 +29,8 @@ class TrainVitals(System):
 
     def trace(self, task: Task, method: str, size: float, seed: int) -> Answer:
         """Return `hessian.trace`; the dial is its relative standard error below 1, and a number of products above."""
-        if size < 1:
-            reading = task.measure("hessian.trace", seed, tol=size, max_probes=5000)
-        else:
-            reading = task.measure("hessian.trace", seed, tol=None, max_probes=int(size) - HessianTrace.num_deflated)
+        tol, most = (size, 5000) if size < 1 else (None, int(size) - HessianTrace.num_deflated)
+        reading = task.measure("hessian.trace", seed, method=method.lower(), tol=tol, max_probes=most)
         return Answer(np.array([reading.value]), reading.hvps)
 
     def density(self, task: Task, num_runs: int, num_steps: int, seed: int) -> Quadrature:
@@ -46,5 +44,5 @@ class TrainVitalsDefault(TrainVitals):
 
     name: ClassVar[str] = "TrainVitals, default"
 
-    def top_settings(self, num_negative: int) -> list[list[Setting]]:
+    def top_settings(self, num_negative: int, k: int) -> list[list[Setting]]:
         return [[{"tol": 1e-4, "verify": True}]]

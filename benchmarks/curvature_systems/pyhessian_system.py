@@ -23,7 +23,7 @@ class PyHessianSystem(System):
 
     name: ClassVar[str] = "PyHessian"
 
-    def top_settings(self, num_negative: int) -> list[list[Setting]]:
+    def top_settings(self, num_negative: int, k: int) -> list[list[Setting]]:
         return [[{"tol": tol, "extra": num_negative} for tol in TOLERANCES]]
 
     def top(self, task: Task, setting: Setting, seed: int, k: int = NUM_TOP) -> Answer:
