@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from trainvitals.diagnostics.base import Diagnostic, Needs, Part, Snapshot, Tier
 from trainvitals.diagnostics.hessian_spectrum import defined
 from trainvitals.diagnostics.linalg.block import BlockOperator, layers, matching_names
-from trainvitals.diagnostics.linalg.finite import finite
 from trainvitals.diagnostics.linalg.lanczos import Eigenpairs, lanczos
+from trainvitals.diagnostics.linalg.multiply import multiply_rows, offered_block
+from trainvitals.diagnostics.linalg.trace import random_signs
 from trainvitals.schema import Chart, Question, Reading, Scale
 
 
@@ -107,12 +107,13 @@ class HessianPerLayer(Diagnostic):
     def _trace(self, snapshot: Snapshot, names: Mapping[str, list[str]]) -> Reading:
         operator, generator = snapshot.hessian, snapshot.generator(f"{self.name} trace")
         samples = np.empty((self.num_probes, len(names)))
-        for row in samples:
-            signs = torch.randint(2, (operator.shape[0],), generator=generator) * 2 - 1  # (P,)
-            z = signs.to(operator.device, operator.dtype)
-            terms = operator.split(z.double() * finite(operator @ z).double())
-            sums = {name: float(term.sum()) for name, term in terms.items()}
-            row[:] = [sum(sums[name] for name in block) for block in names.values()]
+        for start in range(0, self.num_probes, offered_block(operator)):
+            rows = samples[start : start + offered_block(operator)]
+            signs = random_signs(operator, generator, len(rows))  # (k, P)
+            for row, z, product in zip(rows, signs, multiply_rows(operator, signs), strict=True):
+                terms = operator.split(z.double() * product.double())
+                sums = {name: float(term.sum()) for name, term in terms.items()}
+                row[:] = [sum(sums[name] for name in block) for block in names.values()]
         error = samples.std(0, ddof=1) / math.sqrt(self.num_probes)
         return Reading(samples.mean(0), error, keys=tuple(names), hvps=self.num_probes,
                        details={"num_probes": self.num_probes})  # fmt: skip

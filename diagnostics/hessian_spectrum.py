@@ -44,9 +44,12 @@ class HessianTop(Diagnostic):
         verify: look for further copies of eigenvalues (least squares with C outputs has C of each): about a
             quarter of the products.
         max_basis: most vectors of size P held at a time, by thick restarts; unless told, as many as fit into
-            1 GiB, at least three for each eigenvalue and ten more. Raised to 2 k + 10 for k of both ends
-            together where `hessian.bottom` shares the run. `details["basis_bytes"]` is the memory.
+            1 GiB, at least three for each eigenvalue and ten more. Raised to 2 k + 8 + 2 block_size for k of
+            both ends together where `hessian.bottom` shares the run. `details["basis_bytes"]` is the memory.
         basis_device: "cpu" keeps these vectors off the accelerator; where the model is, unless told.
+        block_size: start vectors of the run. With more than one, copies of eigenvalues are met without being looked
+            for, and where blocks of products are cheaper (`products="double backward in blocks"`) passes are saved;
+            4 take 1.4 to 1.9 times the products of 1 without verification.
         engine: "native", or "pyhessian" for a second opinion from that library on a copy of the model.
 
     Source: Lanczos 1950; as a training diagnostic, Sagun et al. 2017; Ghorbani, Krishnan, Xiao 2019.
@@ -75,6 +78,7 @@ class HessianTop(Diagnostic):
     verify: bool = True
     max_basis: int | None = None
     basis_device: str | None = None
+    block_size: int = 1
     engine: str = "native"
 
     def __post_init__(self) -> None:
@@ -153,13 +157,16 @@ def hessian_extremes(snapshot: Snapshot) -> Extremes:
     # the sharpness is read from the same run, so λ1 is in it whether or not the top is due
     num_top = top.k if top else int(bottom is None or snapshot.due("stability") is not None)
     num_bottom = bottom.k if bottom else 0
+    block_size = top.block_size if top else 1
     with defined():
         return lanczos(
             snapshot.hessian, num_top, num_bottom,
             generator=snapshot.generator(LANCZOS_START), tol=min(d.tol for d in due),
             max_iterations=max(d.max_iterations for d in due), vectors=any(d.eigenvectors for d in due),
-            verify=any(d.verify for d in due), num_leading=trace.num_deflated if trace else 0,
-            max_basis=max(top.max_basis, 2 * (num_top + num_bottom) + 10) if top and top.max_basis else None,
+            verify=any(d.verify for d in due), block_size=block_size,
+            num_leading=trace.num_deflated if trace and block_size == 1 else 0,
+            max_basis=max(top.max_basis, _least_basis(num_top + num_bottom, block_size))
+            if top and top.max_basis else None,
             basis_device=top.basis_device if top else None,
         )  # fmt: skip
 
@@ -196,10 +203,19 @@ def _check_eigenvalue_options(options: Any) -> None:
         )
 
 
+def _least_basis(num_wanted: int, block_size: int) -> int:
+    return 2 * num_wanted + 8 + 2 * block_size
+
+
 def _check_basis_options(options: HessianTop) -> None:
-    if options.max_basis is not None and options.max_basis < 2 * options.k + 10:
+    if options.block_size < 1:
         raise ValueError(
-            f"expected max_basis ≥ 2 k + 10 = {2 * options.k + 10} or None, got {options.max_basis} "
+            f"expected block_size ≥ 1, got {options.block_size} in options of {options.name!r}; leave it out for 1"
+        )
+    least = _least_basis(options.k, options.block_size)
+    if options.max_basis is not None and options.max_basis < least:
+        raise ValueError(
+            f"expected max_basis ≥ 2 k + 8 + 2 block_size = {least} or None, got {options.max_basis} "
             f"in options of {options.name!r}; raise it"
         )
     try:

@@ -30,6 +30,7 @@ from trainvitals.diagnostics.linalg.products import (
 )
 
 T = TypeVar("T")
+_ROUNDING = 1e4  # machine precisions, relative: products by two ways that differ by more are not the same
 _CLEARLY = 10.0  # times what twice the step changes: finite differences say otherwise
 
 
@@ -81,9 +82,16 @@ class BatchOperator(abc.ABC):
         self.device = self._leaves[0].device
         self.shape = torch.Size([sum(self._sizes)] * 2)
 
+    offered_block = 16  # vectors to give at once
+
     @abc.abstractmethod
     def _batch_product(self, batch: BatchLoss, way: str) -> BatchProduct:
         """Return a batch's products, weighted by its share, made in this way; gradients are enabled."""
+
+    @property
+    def block_size(self) -> int:
+        """How many vectors share a pass; where graphs are built anew, as many as share that work."""
+        return (self._products.block or 1) if not self._products.rebuilds else self.offered_block
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,6 +115,8 @@ class BatchOperator(abc.ABC):
         rows = rows.contiguous()  # (k, P); strides choose kernels, and so the last bits
         found = self._recovering(lambda: self._multiplied(rows))
         self.num_products += len(rows)
+        if self._products.way == FORWARD_OVER_REVERSE and not self._products.is_held_against and len(rows):
+            self._hold_against_double_backward(rows[0], found[0])
         if self._earlier is not None and len(rows):
             self._check_symmetric(rows, found)
         return found[0] if vectors.ndim == 1 else found.T.contiguous()
@@ -270,13 +280,38 @@ class BatchOperator(abc.ABC):
         products.fall_back(error)
         raise NotSymmetric(products.reason)
 
+    def _hold_against_double_backward(self, vector: Tensor, product: Tensor) -> None:
+        """Compare once a run: torch's forward mode is silently wrong for some models with dropout or padding.
+
+        Raises:
+            Missing: if the two products differ by more than rounding.
+        """
+        self._products.is_held_against = True
+        try:
+            other = self._by(DOUBLE_BACKWARD, vector)
+        except RuntimeError:  # no double backward, then nothing to hold it against
+            return
+        self.num_products += 1
+        tolerance = _ROUNDING * torch.finfo(self.dtype).eps * float(other.norm())
+        if not float((product - other).norm()) <= tolerance and bool(other.isfinite().all()):
+            self._products.is_held_against = False
+            raise Missing(
+                f"forward over reverse gives another product than double backward here (‖{float(product.norm()):.4g}‖ "
+                f"and ‖{float(other.norm()):.4g}‖, apart by {float((product - other).norm()):.4g}); "
+                "products='auto' takes double backward"
+            )
+
     def _difference(self, vector: Tensor, factor: float) -> Tensor:
         products, self._products = self._products, self._products.with_step(factor)
         try:
-            parts = [self._built(batch, FINITE_DIFFERENCES).apply(self._pieces(vector)) for batch in self._batches]
-            return torch.stack([self.flatten(part) for part in parts]).sum(0)
+            return self._by(FINITE_DIFFERENCES, vector)
         finally:
             self._products = products
+
+    def _by(self, way: str, vector: Tensor) -> Tensor:
+        """Return the product made in this way, from graphs that are not kept."""
+        parts = [self._built(batch, way).apply(self._pieces(vector)) for batch in self._batches]
+        return torch.stack([self.flatten(part) for part in parts]).sum(0)
 
     # Memory -------------------------------------------------------------------------------------
 

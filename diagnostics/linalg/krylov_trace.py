@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainvitals.diagnostics.linalg.complement import Complement
 from trainvitals.diagnostics.linalg.krylov import KrylovBasis, Operator
-from trainvitals.diagnostics.linalg.multiply import block_size, multiply_rows
+from trainvitals.diagnostics.linalg.multiply import multiply_rows, offered_block
 from trainvitals.diagnostics.linalg.trace import (
     Deflation,
     TraceEstimate,
@@ -103,7 +103,7 @@ def krylov_trace(
     while left and (count := max(at_least - len(fresh), _num_needed(chosen, fresh, deflated.trace, tol))):
         # all that the variance asks for, then a second look: a look after each would stop where it is low
         count = min(left, count)
-        for size in _blocks(count, block_size(operator)):
+        for size in _blocks(count, offered_block(operator)):
             fresh += _more(operator, deflated, generator, size)
         left -= count
     return GrownTrace(_estimate(chosen, fresh, deflated.trace, tol), pilot.num_grown, max_products - left)

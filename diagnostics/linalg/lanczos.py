@@ -61,7 +61,7 @@ def lanczos(
     max_basis: int | None = None,
     basis_device: torch.device | str | None = None,
     locked: Eigenpairs | None = None,
-    block_size: int | None = None,
+    block_size: int = 1,
 ) -> Extremes:
     """Return the `num_top` largest and `num_bottom` smallest algebraic eigenvalues of a symmetric operator.
 
@@ -98,10 +98,10 @@ def lanczos(
         locked: eigenpairs of the upper end with vectors, from a run before: the search goes on in their
             complement, from a fresh random vector, and they are among what is given, as they are. Locked vectors
             do not count in `max_basis`. Pairs locked that are not the outermost lower what is found.
-        block_size: start vectors, multiplied in one pass (`operator @ V`); unless told, the operator's own
-            attribute of that name, or 1. Worth it where a pass of b is cheaper than b passes: b = 4 takes a third
-            of the passes and 1.4 to 1.9 times the products of b = 1 without verification. A block of b meets an
-            eigenvalue b times, so only what was met as often is looked for again.
+        block_size: start vectors, given to the operator at once (`operator @ V`). Worth it where a pass of b is
+            cheaper than b passes: b = 4 takes a third of the passes and 1.4 to 1.9 times the products of b = 1
+            without verification. A block of b meets an eigenvalue b times, so only what was met as often is looked
+            for again.
 
     Raises:
         ValueError: if nothing is wanted, an argument is out of range, or locked pairs have no vectors.
@@ -119,8 +119,7 @@ def lanczos(
     _check(num_top, num_bottom, tol, max_iterations)
     size = operator.shape[0]
     num_locked = _num_locked(locked, num_top)
-    asked = block_size if block_size is not None else int(getattr(operator, "block_size", 1))
-    num_starts = max(1, min(asked, size - num_locked))
+    num_starts = max(1, min(block_size, size - num_locked))
     ends = _guarded(num_top - num_locked, size - num_locked), _guarded(num_bottom, size - num_locked)
     max_basis = _max_basis(max_basis, sum(ends), operator, num_starts)
     basis = KrylovBasis(operator, min(BREAKDOWN, tol / 100), basis_device, max_basis + num_locked)

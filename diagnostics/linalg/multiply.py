@@ -13,12 +13,19 @@ from trainvitals.diagnostics.linalg.krylov import Operator
 
 
 def block_size(operator: Operator) -> int:
-    """Return how many vectors the operator multiplies at once: its `block_size`, 1 without."""
+    """Return how many vectors share a pass of the operator: its `block_size`, 1 without."""
     return int(getattr(operator, "block_size", 1))
 
 
+def offered_block(operator: Operator) -> int:
+    """Return how many vectors the operator takes at once, to decide itself how many share a pass."""
+    return int(getattr(operator, "offered_block", block_size(operator)))
+
+
 def multiply_rows(operator: Operator, rows: Tensor) -> Tensor:
-    """Return A v for each row v, (k, P), in blocks of the operator's `block_size`, one by one where it has none.
+    """Return A v for each row v, (k, P), by as many at once as the operator takes.
+
+    Blocks or not, the products are the same but for rounding.
 
     Raises:
         NonFiniteProduct: if a product holds NaN or infinity.
@@ -27,7 +34,7 @@ def multiply_rows(operator: Operator, rows: Tensor) -> Tensor:
         >>> multiply_rows(torch.diag(torch.tensor([1.0, 2.0])), torch.ones(3, 2)).tolist()
         [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
     """
-    size = block_size(operator)
+    size = offered_block(operator)
     if size > 1:
         products = [(operator @ block.T.contiguous()).T for block in rows.split(size)]
         return finite(torch.cat(products)) if products else torch.empty_like(rows)

@@ -70,6 +70,7 @@ class Products:
     rebuilds: bool = field(init=False, default=False)  # graphs are built for every product, one at a time
     graph_bytes: int | None = field(init=False, default=None)  # measured only with a bound
     reason: str | None = field(init=False, default=None)  # why not as asked for
+    is_held_against: bool = field(init=False, default=False)  # forward over reverse, against double backward
     _halved: bool = field(init=False, default=False)
     _holder: Any = field(init=False, default=None, repr=False)
 

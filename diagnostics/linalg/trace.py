@@ -16,6 +16,7 @@ from torch import Tensor
 from trainvitals.diagnostics.linalg.krylov import Operator
 from trainvitals.diagnostics.linalg.multiply import block_size, multiply_rows
 
+_AT_ONCE = 16  # probes held at a time
 TWO_ERRORS = 0.97725  # the normal distribution's mass below two standard errors
 
 
@@ -97,8 +98,10 @@ def hutchinson(
         return TraceEstimate(deflation.trace, 0.0, 0, None if tol is None else True, np.zeros(0))
     samples: list[float] = []
     while len(samples) < max_probes:
-        for sample in _samples(operator, generator, deflation, min(block_size(operator), max_probes - len(samples))):
-            samples.append(sample)  # what a block holds beyond the stop is left out: the same as one by one
+        # up to the first look all at once; a block's samples beyond the stop are left out: the same as one by one
+        count = max(block_size(operator), (min_probes if tol is not None else max_probes) - len(samples))
+        for sample in _samples(operator, generator, deflation, min(count, _AT_ONCE, max_probes - len(samples))):
+            samples.append(sample)
             if tol is not None and len(samples) >= min_probes and _is_settled(samples, tol, deflation):
                 return estimate_of(samples, deflation.trace if deflation else 0.0, len(samples), tol)
     return estimate_of(samples, deflation.trace if deflation else 0.0, len(samples), tol)

@@ -15,9 +15,8 @@ from trainvitals.diagnostics.linalg.multiply import multiply_rows
 def whole_spectrum(operator: Operator) -> tuple[np.ndarray, np.ndarray]:
     """Return all eigenvalues (P,), ascending, and their errors (P,), from P products.
 
-    The columns are formed in blocks of the operator's `block_size`, the eigenvalues of (A + Aᵀ)/2 taken in
-    float64. An eigenvalue's error is ‖(A − Aᵀ) u‖/2, u its eigenvector, the rounding of products that shows as
-    asymmetry, plus the rounding of the operator's dtype at the largest eigenvalue.
+    They are those of (A + Aᵀ)/2, taken in float64. An eigenvalue's error is ‖(A − Aᵀ) u‖/2, u its eigenvector, the
+    rounding of products that shows as asymmetry, plus the rounding of the operator's dtype at the largest eigenvalue.
 
     Memory: P² numbers in float64, on the CPU.
 

@@ -15,7 +15,9 @@ def cut(model, loss, batch, most, mode="eval", forward=None):
         return micro_batches(subject, subject.train.chunks[0], subject.train.sizes[0], most)
 
 
-@pytest.mark.parametrize(("most", "sizes"), [(24, (24,)), (12, (12, 12)), (10, (8, 8, 8)), (7, (6,) * 4), (1, (1,) * 24)])
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(24, (24,)), (12, (12, 12)), (10, (8, 8, 8)), (7, (6,) * 4), (1, (1,) * 24)]
+)
 def test_pieces_are_of_like_size_in_order_and_weigh_their_samples(most, sizes):
     built = CASES[0].build()
     found = cut(built.model, built.loss, built.batch, most)

@@ -8,6 +8,7 @@ from cases import CASES
 from torch import nn
 
 import trainvitals as tv
+from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.probes.product_choice import widened
 from trainvitals.schema import Reading
 
@@ -148,3 +149,50 @@ def test_measuring_twice_repeats_bit_for_bit_by_every_way():
         first, second = (measured(built, products=products, what=what) for _ in range(2))
         for name in first:
             assert np.array_equal(first[name].value, second[name].value), (products, name)
+
+
+class PaddedBag(nn.Module):
+    """Forward over reverse is wrong without an error here in torch 2.13: by a third of the product."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(6, 4, padding_idx=0)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.embed(x)).mean(1))
+
+
+def test_forward_mode_that_differs_from_double_backward_is_refused():
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = PaddedBag().double()
+    batch = (torch.randint(0, 6, (12, 5), generator=generator), torch.arange(12) % 3)
+    found = [
+        tv.measure(model, loss=F.cross_entropy, batch=batch, what=["hessian.top"], products=way)["hessian.top"]
+        for way in ("double backward", "forward over reverse")
+    ]
+    assert found[0].missing is None
+    assert found[1].value is None
+    assert "another product than double backward" in found[1].missing
+
+
+@pytest.mark.parametrize("metric", ["hessian.trace", "hessian.diagonal", "hessian.per_layer", "hessian.density"])
+def test_vectors_that_stand_side_by_side_share_passes_where_blocks_are_asked_for(metric, monkeypatch):
+    built = next(case for case in CASES if case.name == "layernorm").build()
+    widths = []
+    plain = HessianOperator._made
+
+    def spy(self, way, block, rows):
+        widths.append(1 if block is None else len(rows))
+        return plain(self, way, block, rows)
+
+    monkeypatch.setattr(HessianOperator, "_made", spy)
+    found = {}
+    for way in ("double backward", "double backward in blocks"):
+        widths.clear()
+        found[way] = measured(built, what=[metric], products=way)
+        assert max(widths) == (1 if way == "double backward" else 16 if metric != "hessian.trace" else 12)
+    for name, reading in found["double backward"].items():
+        np.testing.assert_allclose(found["double backward in blocks"][name].value, reading.value, rtol=1e-8)
