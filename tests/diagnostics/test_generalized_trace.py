@@ -30,6 +30,7 @@ def test_gauss_newton_trace_lies_within_its_error_of_the_dense_matrix(case):
     assert found.hvps == found.details["num_probes"] == 48
 
 
+@pytest.mark.slow
 def test_gauss_newton_trace_lies_within_twice_its_error_in_nine_of_ten_seeds():
     built = CASES[7].build()
     expected = float(dense_gauss_newton(built.model, built.loss, built.batch).trace())

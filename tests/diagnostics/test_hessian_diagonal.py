@@ -34,6 +34,7 @@ def test_many_probes_give_the_dense_diagonal(case):
     assert rms.hvps == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "cnn_batchnorm", "transformer", "mse"])
 def test_twice_the_error_holds_in_nine_of_ten_seeds(name):
     built = CASE[name].build()

@@ -38,6 +38,7 @@ def test_equals_the_blocks_of_the_dense_hessian(case):
     assert (np.abs(trace.value - traces) <= 4 * trace.error).all()
 
 
+@pytest.mark.slow
 def test_traces_lie_within_twice_their_errors_in_nine_of_ten_seeds():
     case = CASES[7]
     exact = np.array([float(block.trace()) for block in dense_blocks(case).values()])

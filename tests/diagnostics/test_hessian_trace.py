@@ -13,6 +13,7 @@ def test_trace_lies_within_three_errors_of_the_dense_trace(case):
     assert abs(found.value - exact_spectrum(case).sum()) <= 3 * found.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASE)
 def test_trace_lies_within_twice_its_error_in_nine_of_ten_seeds(name):
     exact = exact_spectrum(CASE[name]).sum()

@@ -176,7 +176,10 @@ def assert_same(a: object, b: object, where: str) -> None:
         assert a == b, where
 
 
-@pytest.mark.parametrize("kind", KINDS)
+FAST = ("sgd_momentum_batchnorm_dropout", "adam_scheduler")  # the others take as long again, each
+
+
+@pytest.mark.parametrize("kind", [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
 def test_a_watched_run_is_the_unwatched_one_bit_for_bit(kind, tmp_path):
     plain = train(kind, False, str(tmp_path))
     watched = train(kind, True, str(tmp_path))
