@@ -235,5 +235,7 @@ def task_of(name: str, recipe: Recipe, model: nn.Module, dtype: torch.dtype = to
 
 
 def _forward(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Any, Tensor]:
-    outputs = model(**batch)
-    return outputs, outputs.loss
+    """Return the outputs and the loss on the next tokens: the model's own loss is in float32 whatever the weights."""
+    outputs = model(input_ids=batch["input_ids"])
+    logits, targets = outputs.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
+    return outputs, nn.functional.cross_entropy(logits, targets)

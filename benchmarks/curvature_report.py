@@ -56,5 +56,11 @@ def save(section: Section, repeats: int) -> None:
     (report.RESULTS / "curvature.md").write_text("\n\n".join(["# Curvature", *sections]) + "\n")
 
 
+def results(question: str) -> dict[str, Any] | None:
+    """Return what was saved of a question."""
+    path = _path(question, "json")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def _path(question: str, ending: str) -> Any:
     return report.RESULTS / f"curvature_{question}.{ending}"

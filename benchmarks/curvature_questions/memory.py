@@ -20,9 +20,9 @@ import report
 import torch
 from curvature_measuring import geometric_mean, words
 from curvature_models import made, recipes, task, task_of
-from curvature_report import Section
+from curvature_report import Section, results
 from curvature_systems import CURVLINOPS, OURS, SYSTEMS
-from curvature_systems.base import System
+from curvature_systems.base import Setting, System
 
 from curvature_questions.top import tuned
 
@@ -40,7 +40,7 @@ def run(quick: bool, repeats: int) -> Section:
         given = task(name, quick=quick)
         if not quick and given.num_parameters < LEAST_PARAMETERS:
             continue
-        settings = {system: tuned(name, quick, system) for system in SYSTEMS}
+        settings = _of_first_table(given.label) or {system: tuned(name, quick, system) for system in SYSTEMS}
         chosen = [(system, setting) for system, setting in settings.items() if setting is not None]
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
             weights = Path(folder) / "weights.pt"
@@ -75,6 +75,14 @@ NOTES = [
     "tiny model has gone through the same code before. Blocks above 64 KiB go back to the system at once.",
     f"Models below {LEAST_PARAMETERS:,} parameters are left out: there the growth is that of the libraries' own code.",
 ]
+
+
+def _of_first_table(label: str) -> dict[System, Setting]:
+    """Return the settings of the last `top` that was saved, if it had this model: choosing them takes minutes."""
+    saved = results("top")
+    models = [m for m in saved["raw"]["models"] if m["model"] == label] if saved else []
+    found = {entry["system"]: entry["setting"] for model in models for entry in model["systems"]}
+    return {system: found[system.name] for system in SYSTEMS if system.name in found}
 
 
 def _in_child(name: str, quick: bool, system: System, setting: Any, seed: int, weights: Path) -> int:
