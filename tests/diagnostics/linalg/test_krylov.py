@@ -3,7 +3,7 @@ import pytest
 import torch
 from linalg_helpers import CountedMatrix, Diagonal, with_spectrum
 
-from trainvitals.diagnostics.linalg.krylov import KrylovBasis
+from trainvitals.diagnostics.linalg.krylov import KrylovBasis, _norm
 
 
 def test_equals_the_three_term_recursion_of_lanczos():
@@ -236,3 +236,15 @@ def test_a_block_of_steps_spans_the_block_krylov_space_in_one_pass_each():
     Y = basis.vectors(basis.ritz()[2])
     true = (A @ Y - Y * torch.as_tensor(values)).norm(dim=0).numpy()
     np.testing.assert_allclose(basis.ritz()[1], true, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize("size", [3, 4096, 300_001])
+def test_norms_of_long_float32_vectors_are_right_to_seven_digits(size, scale):
+    vector = scale * torch.rand(size, generator=torch.Generator().manual_seed(0))
+    exact = float(torch.linalg.vector_norm(vector.double()))
+    assert abs(_norm(vector) / exact - 1) < 2e-7
+
+
+def test_the_norm_of_zero_is_zero():
+    assert _norm(torch.zeros(5000)) == 0
