@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainvitals.diagnostics.linalg.finite import finite
 
+CLEAN = 10.0  # machine precisions that a new vector may overlap with the basis
 SLAB = 65_536  # columns of the basis that a restart copies at a time
 NORM_BLOCK = 4096  # entries whose squares are added in the vector's own precision
 SAFE_SQUARES = (1e-12, 1e15)  # lengths whose squares float32 holds, those of all but negligible entries too
@@ -34,7 +35,7 @@ class KrylovBasis:
     """Orthonormal vectors Q grown by products with A, and T = QᵀAQ in float64.
 
     From one start vector this is Lanczos' recursion, T tridiagonal. Every new vector is made orthogonal
-    to all others in two passes ("twice is enough", Parlett 1998, §6.9), so no ghost copies of converged
+    to all others in up to two passes ("twice is enough", Parlett 1998, §6.9), so no ghost copies of converged
     eigenvalues appear. All projections are kept, not only α and β: further start vectors can be put in,
     and the residual of a Ritz pair (θ, Qs) stays exact, ‖Q_U T_US s‖ over the vectors U that are not
     multiplied yet. With one chain it is the classical β_m |s_mi|.
@@ -273,12 +274,18 @@ class KrylovBasis:
         return rows.T @ torch.as_tensor(coordinates).to(rows)
 
     def _orthogonalised(self, vector: Tensor) -> tuple[Tensor, np.ndarray]:
-        """Return what is left of `vector` beside the basis, and its coordinates (n,) in the basis."""
+        """Return what is left of `vector` beside the basis, and its coordinates (n,) in the basis.
+
+        The second pass is measured always, and taken off where it is more than rounding: each reading of the basis
+        costs as much as arithmetic with it.
+        """
         rows = self._rows[: self.size]
         first = rows @ vector
         vector = vector - first @ rows
         second = rows @ vector
-        return vector - second @ rows, (first.double() + second.double()).cpu().numpy()
+        if _norm(second) > CLEAN * torch.finfo(vector.dtype).eps * _norm(vector):
+            vector = vector - second @ rows
+        return vector, (first.double() + second.double()).cpu().numpy()
 
     def _rotate(self, coordinates: np.ndarray, waiting: list[int]) -> None:
         """Put Ritz vectors and then the waiting ones into the first rows; in slabs, for a second copy is too large."""

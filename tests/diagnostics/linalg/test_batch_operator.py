@@ -118,7 +118,7 @@ def test_a_block_equals_its_columns(dtype, way):
     columns = torch.stack([H @ V[:, i] for i in range(37)], 1)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(blocks, columns, rtol=tolerance, atol=tolerance)
-    assert H.num_products == 74
+    assert H.num_products == 74 + (way == "forward over reverse")  # held against double backward once
 
 
 def test_the_first_product_costs_as_much_as_the_fiftieth_and_keeps_nothing():
@@ -167,7 +167,9 @@ def test_parameters_on_two_devices_meet_in_vectors_on_the_first(way, first):
             hidden = torch.tanh(x @ values[0].T).to(second)
             return (torch.tanh(hidden @ values[1].T) ** 2).mean().to(first)
 
-        H = HessianOperator([(1.0, loss)], parameters, Products(way))
+        products = Products(way)
+        products.is_held_against = True  # there are no numbers to compare
+        H = HessianOperator([(1.0, loss)], parameters, products)
         V = torch.empty(H.shape[0], 1, device=second)  # no matter where vectors come from
         found = H @ V
         assert (found.device.type, found.shape) == (first, V.shape)
