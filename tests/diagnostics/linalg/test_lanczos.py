@@ -188,14 +188,14 @@ def test_copies_are_looked_for_where_they_matter_and_only_there():
 
 
 def test_hidden_copies_are_missed_no_more_often_than_the_stated_probability():
-    """An unlucky start vector is allowed in one of a thousand: 300 runs with two copies each; 1 or 2 of 1,500 missed."""
+    """One of a thousand start vectors may be unlucky: 300 runs with two copies each; 1 or 2 of 1,500 missed one."""
     num_missed = 0
     values = torch.cat([torch.linspace(-1, 1, 600), torch.tensor([9.0, 9.0, 6.0, 4.0, 4.0, 2.0])]).double()
     for seed in range(300):
         found = lanczos(Diagonal(values), 5, generator=seeded(seed))
         num_missed += not np.allclose(found.top.values, [9, 9, 6, 4, 4], rtol=1e-4)
         assert found.verified
-    assert num_missed <= 3  # 0.6 are expected at that probability; more than 3 in one of 250 such tests
+    assert num_missed <= 3  # 0.6 are expected at that probability; more than 3 in one of 300 such tests
 
 
 def test_the_outermost_alone_is_not_mistaken_for_its_neighbour():
