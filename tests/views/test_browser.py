@@ -209,9 +209,14 @@ def test_a_killed_run_is_shown_as_crashed_and_a_new_one_appears_in_the_picker(pa
         child.kill()
         page.get_by_text("crashed", exact=True).first.wait_for(timeout=30_000)
         make_run.record_run(folder, "latecomer", 20)
-        page.wait_for_timeout(5000)
-        page.locator("[data-testid=stSelectbox] input").click()
-        page.get_by_text("latecomer").first.wait_for(timeout=5000)
+        for _ in range(10):  # the list of runs is read every few seconds, and not while it is open
+            page.wait_for_timeout(3000)
+            page.locator("[data-testid=stSelectbox] input").click()
+            page.wait_for_timeout(500)
+            if page.get_by_text("latecomer").count():
+                return
+            page.keyboard.press("Escape")
+        raise AssertionError("the new run did not appear in the picker")
 
 
 def test_hostile_names_are_inert(page, tmp_path):
