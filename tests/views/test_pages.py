@@ -13,6 +13,7 @@ from conftest import APP, HOSTILE, PAGES
 from trainvitals.run import open_run
 from trainvitals.schema import Chart, Description, Event, Question, Reading, Record, Status
 from trainvitals.store.writer import RunWriter
+from trainvitals.views import run_picker
 from trainvitals.views.dashboard import ORDER
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -241,3 +242,16 @@ def test_the_stability_page_names_the_largest_spike_and_the_share_without_a_loss
     shown = texts(open_app(tmp_path, next(p for p in PAGES if p.stem == "is_it_stable")))
     assert "jump of the train loss at step 10, 9.5 robust standard deviations" in shown
     assert "25 % of the train samples have a loss of exactly 0" in shown
+
+
+def test_an_options_text_of_before_is_nobodys_choice(monkeypatch):
+    """A live run's text changes when it ends; the browser may still send the old one."""
+    state, address = {"picked_run": "digits · live"}, {}
+    monkeypatch.setattr(run_picker.st, "session_state", state)
+    monkeypatch.setattr(run_picker.st, "query_params", address)
+    run_picker._picked(("digits-1",))
+    assert (state, address) == ({"picked_run": "digits · live"}, {})
+    state["picked_run"] = "digits-1"
+    run_picker._picked(("digits-1",))
+    assert address == {"run": "digits-1"}
+    assert state["shown_run"] == "digits-1"

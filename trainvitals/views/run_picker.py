@@ -71,16 +71,20 @@ def _choose(runs: Mapping[str, RunSummary]) -> None:
     st.session_state["picked_run"] = run.id if run else None  # the address decides, the widget follows
     st.selectbox(
         "Run", list(runs), index=0 if run else None, key="picked_run", on_change=_picked,
-        placeholder=f"{len(runs)} runs",
+        args=(tuple(runs),), placeholder=f"{len(runs)} runs",
         format_func=lambda run_id: option_text(runs[run_id]) if run_id in runs else clean(run_id),
     )  # fmt: skip
     if st.session_state.pop("picked_now", False):
         st.rerun()
 
 
-def _picked() -> None:
-    """Put the picked run in the address; callbacks run before the page does."""
-    if st.session_state["picked_run"]:
+def _picked(ids: Sequence[str]) -> None:
+    """Put the picked run in the address; callbacks run before the page does.
+
+    The browser names an option by its text. A text that has changed since, as a live run's has when it ends, comes
+    in as it was: no run's id, and nobody's choice.
+    """
+    if st.session_state["picked_run"] in ids:
         st.session_state["picked_now"] = True
         st.session_state["shown_run"] = st.query_params[PARAMETER] = st.session_state["picked_run"]
 
