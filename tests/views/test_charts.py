@@ -190,6 +190,16 @@ def test_zeros_on_a_logarithmic_colour_scale_have_a_colour_below_all_others():
     assert trace(figure, "not drawn")["customdata"] == ["b: −1"]
 
 
+def test_hundreds_of_rows_stay_on_one_screen_and_some_are_named():
+    table = pd.concat([points([0, 1], [0.0, 1.0], key=str(i)) for i in range(300)])
+    found = as_dict(charts.heatmap(Measured(described(), table)))
+    axis = found["layout"]["yaxis"]
+    assert found["layout"]["height"] <= 500
+    assert 15 <= len(axis["ticktext"]) <= 20
+    assert axis["ticktext"][1] == str(axis["tickvals"][1])
+    assert len(found["data"][0]["z"]) == 300
+
+
 def test_a_heatmap_of_nothing_but_zeros_is_coloured():
     heat = as_dict(charts.heatmap(Measured(described(scale=Scale.LOG), points([0, 1], [0, 0], key="a"))))["data"][0]
     assert heat["z"] == [[0.0, 0.0]]

@@ -7,6 +7,7 @@ bottom, infinities at the edge where they lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from trainvitals.views.words import label, middle_cut, number, with_error
 
 HEIGHT = 250  # pixels: two rows of cards and the summary fit on 720
 ROW_HEIGHT = 20
+MAX_NAMED_ROWS = 40  # of a heatmap; with more, every so many have their name beside them, all have it on hover
 MAX_LINES = 12  # more keys are drawn as a heatmap
 MARKER_POINTS = 60  # shorter lines show their points
 
@@ -257,9 +259,11 @@ def heatmap(
     _mark_cells(figure, names, x, z, known & ~np.isfinite(colours.levels))
     _add_missing(figure, measured)
     layout(figure, measured.description, span or _span([measured]), revision)
+    num_named = len(keys) if len(keys) <= MAX_NAMED_ROWS else MAX_NAMED_ROWS // 2  # samples by the hundred
+    named = range(0, len(keys), math.ceil(len(keys) / max(num_named, 1)) or 1)
     figure.update_layout(
-        height=max(HEIGHT, 90 + ROW_HEIGHT * min(len(keys), 40)),
-        yaxis={"tickvals": list(range(len(keys))), "ticktext": [label(middle_cut(key)) for key in keys],
+        height=max(HEIGHT, 90 + ROW_HEIGHT * num_named),
+        yaxis={"tickvals": list(named), "ticktext": [label(middle_cut(keys[i])) for i in named],
                "autorange": "reversed", "title": None, "showgrid": False},
         hovermode="closest", showlegend=False,
     )  # fmt: skip
