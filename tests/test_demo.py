@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ctrl_c import heeding_ctrl_c
 
 import trainvitals as tv
 from trainvitals.demo import Recipe, batches, digits, small_cnn, train
@@ -84,6 +85,7 @@ def test_the_dashboard_is_up_while_it_trains_and_ctrl_c_ends_both(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "trainvitals", "demo", "--store", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+        preexec_fn=heeding_ctrl_c,
     )  # fmt: skip
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline()).group()

@@ -123,8 +123,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def stop_on_terminate() -> None:
-    """Let SIGTERM end this program as Ctrl-C does, so that nothing is left running behind it."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Let SIGTERM end this program as Ctrl-C does, so that nothing is left running behind it.
+
+    Not by sending itself Ctrl-C: a shell lets programs in the background ignore that.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _command(store: str, host: str, port: int) -> list[str]:
