@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ctrl_c import heeding_ctrl_c
+from servers import heeding_ctrl_c, unused_port
 
 import trainvitals as tv
 from trainvitals.demo import Recipe, batches, digits, small_cnn, train
@@ -83,7 +83,7 @@ def test_headless_prints_the_run_and_the_summary_and_overfits(tmp_path):
 @pytest.mark.slow
 def test_the_dashboard_is_up_while_it_trains_and_ctrl_c_ends_both(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainvitals", "demo", "--store", str(tmp_path)],
+        [sys.executable, "-m", "trainvitals", "demo", "--store", str(tmp_path), "--port", unused_port()],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
         preexec_fn=heeding_ctrl_c,
     )  # fmt: skip

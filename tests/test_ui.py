@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from ctrl_c import heeding_ctrl_c
+from servers import heeding_ctrl_c, unused_port
 
 from trainvitals.commands import dashboard_server
 from trainvitals.commands.dashboard_server import SETTINGS, free_port, is_loopback
@@ -91,8 +91,9 @@ def test_a_server_that_cannot_start_says_why(monkeypatch, tmp_path):
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_ui_serves_from_any_folder_and_ends_when_told(tmp_path, word):
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainvitals", "ui", "--store", "mine"], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        [sys.executable, "-m", "trainvitals", "ui", "--store", "mine", "--port", unused_port()], cwd=tmp_path,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         preexec_fn=heeding_ctrl_c,
     )  # fmt: skip
     try:
