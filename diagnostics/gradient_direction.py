@@ -52,7 +52,7 @@ class GradientDirection(Diagnostic):
     the whole probe, which holds the mini-batch itself. Both in [0, 2]: 0 is one direction, 1 right angles. The
     mini-batches are the 16 blocks of N/16 samples i, i + 16, i + 32…, so both depend on the probe's size:
     `details["batch_size"]` is N/16. The standard error leaves out one mini-batch at a time;
-    it is up to a third too wide where the mini-batches agree by chance only. No options.
+    it is 20 to 50 % too wide where the mini-batches agree by chance only. No options.
 
     Source: Liu et al. 2023 (Dropout Reduces Underfitting), with cosine distance taken as 1 − cos.
     """
