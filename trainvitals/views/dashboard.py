@@ -24,7 +24,7 @@ ORDER = (  # file, title, icon, path in the address; a test compares the files w
     ("which_weights_grow.py", "Which weights grow?", ":material/trending_up:", "weights"),
 )
 TIGHTER = """<style>
-.stMainBlockContainer {padding: 3.25rem 2rem 2rem 2rem;}
+.stMainBlockContainer {padding: 4rem 2rem 2rem 2rem;}
 .stHeading h2 {padding: 0; font-size: 1.75rem;}
 .stHeading h3 {padding: .25rem 0 0 0; font-size: 1.2rem;}
 @media (max-width: 640px) {.stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}}
