@@ -173,6 +173,8 @@ class Snapshot(Protocol):
     @property
     def heldout(self) -> Evaluation: ...
     @property
+    def heldout_sets(self) -> Mapping[str, Evaluation]: ...  # by the user's names; `heldout` is one of them
+    @property
     def parameters(self) -> Mapping[str, Tensor]: ...  # trainable ones, tied ones once
     @property
     def norm_parameters(self) -> frozenset[str]: ...  # names of those that belong to normalisation layers

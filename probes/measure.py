@@ -53,7 +53,8 @@ def measure(
         loss: loss(model(inputs), targets) → scalar mean. Leave out if `forward` is given.
         forward: forward(model, batch) → (outputs, mean or per-sample loss), for models called otherwise; for a
             mean over tokens it may return a third element, the number of tokens (see `trainvitals.watch`).
-        heldout: a second probe batch, for the gap.
+        heldout: a second probe batch, for the gap; or a mapping from names to batches, as {"clean": ..., "shifted":
+            ...}: the one named "heldout", else the first, is the second probe, and `heldout.loss` has a row for each.
         optimizer: for the diagnostics that read its hyperparameters and state.
         options: options by metric name, as {"hessian.top": {"k": 3}}.
         mode: "eval" or "train": BatchNorm and dropout in the probe passes.

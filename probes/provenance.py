@@ -37,6 +37,7 @@ def run_meta(subject: Subject, schedules: Mapping[str, Schedule], share: float |
         "budget": share,  # of wall time; None: the schedule is followed exactly
         "train_probe": _probe(subject.train),
         "heldout_probe": _probe(subject.heldout) if subject.heldout is not None else None,
+        "heldout_sets": {name: _probe(batch) for name, batch in subject.heldout_sets.items()},
         "mode": subject.mode,
         "seed": subject.seed,
         "environment": {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -135,6 +135,14 @@ class ModelSnapshot:
     @cached_property
     def heldout(self) -> Evaluation:
         return _evaluation(self._heldout_batch(), self._heldout_chunks)
+
+    @cached_property
+    def heldout_sets(self) -> Mapping[str, Evaluation]:
+        main = self._heldout_batch()
+        return {
+            name: self.heldout if batch is main else _evaluation(batch, self._passes(batch, None))
+            for name, batch in self._subject.heldout_sets.items()
+        }
 
     @cached_property
     def heldout_features(self) -> Tensor:
@@ -398,14 +406,17 @@ class ModelSnapshot:
 
     @cached_property
     def _heldout_chunks(self) -> list[tuple[Tensor, Tensor]]:
-        batch = self._heldout_batch()
-        return [self._evaluate(chunk, size) for chunk, size in zip(batch.chunks, batch.sizes, strict=True)]
+        return self._passes(self._heldout_batch(), self._heldout_capture)
 
-    def _evaluate(self, chunk: Any, size: int) -> tuple[Tensor, Tensor]:
-        self._subject.num_passes["forward"] += 1
-        with torch.no_grad(), self._heldout_capture.capturing(size):
-            loss, outputs = self._subject.loss_and_outputs(self.parameters, chunk)
-        return loss, _main_tensor(outputs)
+    def _passes(self, batch: ProbeBatch, capture: Capture | None) -> list[tuple[Tensor, Tensor]]:
+        """Return loss and outputs of each chunk, one forward pass each, without a graph."""
+        found = []
+        for chunk, size in zip(batch.chunks, batch.sizes, strict=True):
+            self._subject.num_passes["forward"] += 1
+            with torch.no_grad(), capture.capturing(size) if capture is not None else nullcontext():
+                loss, outputs = self._subject.loss_and_outputs(self.parameters, chunk)
+            found.append((loss, _main_tensor(outputs)))
+        return found
 
     def _check_real(self) -> None:
         if any(p.is_complex() for p in self.parameters.values()):

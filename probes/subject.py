@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.bystander import bystander, seed_random_state, unwrapped
+from trainvitals.probes.heldout_sets import main_set, named_sets
 from trainvitals.probes.loss_terms import weighed
 from trainvitals.probes.probe_batch import ProbeBatch, probe_batch
 
@@ -60,6 +61,7 @@ class Subject:
     initial_parameters: Mapping[str, Tensor] | None = None
     default_device: torch.device | None = None  # the user's, while the diagnostics work on the CPU's
     products: Products = field(default_factory=Products)  # how Hessian products are made, and what came of it
+    heldout_sets: Mapping[str, ProbeBatch] = field(default_factory=dict)  # by name; `heldout` is one of them
     num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
 
     def loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
@@ -171,15 +173,23 @@ def make_subject(
     if train is None:
         raise ValueError(f"expected a train batch, got None in {call}; pass (inputs, targets) or the training loader")
     device = next(p.device for p in model.parameters() if p.requires_grad)
-    batches = {}
-    for argument, source in (("train", train), ("heldout", heldout)):
-        if source is not None:
-            batch = probe_batch(source, argument=argument, has_forward=forward is not None, max_samples=probe_samples)
-            batches[argument] = batch.on(device)
-    subject = Subject(model, loss, forward, batches["train"], batches.get("heldout"), optimizer, mode, seed)
-    for argument, batch in batches.items():
+
+    def drawn(source: Any, argument: str) -> ProbeBatch:
+        batch = probe_batch(source, argument=argument, has_forward=forward is not None, max_samples=probe_samples)
+        return batch.on(device)
+
+    def checked(batch: ProbeBatch, argument: str) -> ProbeBatch:
         _check_fit(subject, batch, argument, call)
-        setattr(subject, argument, weighed(subject, batch, argument, call))
+        return weighed(subject, batch, argument, call)
+
+    subject = Subject(model, loss, forward, drawn(train, "train"), None, optimizer, mode, seed)
+    sources = named_sets(heldout, subject.train.chunks[0])
+    words = {name: "heldout" if len(sources) == 1 else f"heldout[{name!r}]" for name in sources}
+    sets = {name: drawn(source, words[name]) for name, source in sources.items()}
+    subject.train = checked(subject.train, "train")
+    subject.heldout_sets = {name: checked(batch, words[name]) for name, batch in sets.items()}
+    main = main_set(subject.heldout_sets)
+    subject.heldout = None if main is None else subject.heldout_sets[main]
     return subject
 
 

@@ -60,7 +60,8 @@ def watch(
         model: the model in training; compiled and DataParallel models are looked through.
         optimizer: its `step()` counts the steps.
         train: the train probe, fixed for the run: (inputs, targets), a list of batches, or a loader to draw from.
-        heldout: the held-out probe, likewise.
+        heldout: the held-out probe, likewise; or a mapping from names to such probes: the one named "heldout", else
+            the first, is the gap's, and `heldout.loss`, `.accuracy` and `.confidence` have a row for each.
         loss: loss(model(inputs), targets) → scalar mean over the batch.
         forward: forward(model, batch) → (outputs, mean or per-sample loss), in place of `loss` for models
             that are not called as model(inputs). Several batches are averaged by samples, by labels that are not
