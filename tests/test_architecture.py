@@ -27,8 +27,9 @@ ALLOWED = {
     "trainvitals.store": {"numpy", "psutil", "trainvitals.schema"},
     "trainvitals.checkpoints": {"torch", "rich", "trainvitals.diagnostics", "trainvitals.probes", "trainvitals.schema",
                                 "trainvitals.store.writer"},
-    "trainvitals.run": {"numpy", "pandas", "trainvitals.store.reader", "trainvitals.store.catalogue",
-                        "trainvitals.store.errors", "trainvitals.schema"},
+    "trainvitals.verdicts": {"numpy", "scipy", "trainvitals.schema", "trainvitals.store.reader"},
+    "trainvitals.run": {"numpy", "pandas", "trainvitals.verdicts", "trainvitals.store.reader",
+                        "trainvitals.store.catalogue", "trainvitals.store.errors", "trainvitals.schema"},
     "trainvitals.views": {"streamlit", "plotly", "pandas", "numpy", "tsdownsample", "trainvitals.run",
                           "trainvitals.store.reader", "trainvitals.store.errors", "trainvitals.schema"},
     "trainvitals.demo": {"torch", "sklearn"},  # and the public names, as a user's script

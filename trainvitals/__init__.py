@@ -23,9 +23,12 @@ _HOMES = {
     "open_run": "trainvitals.run",
     "list_runs": "trainvitals.run",
     "Run": "trainvitals.run",
+    "verdicts": "trainvitals.verdicts.engine",
     "Reading": "trainvitals.schema",
     "Description": "trainvitals.schema",
     "Status": "trainvitals.schema",
+    "Verdict": "trainvitals.schema",
+    "VerdictState": "trainvitals.schema",
 }
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainvitals.schema import Description, Reading, RunSummary, Status
+from trainvitals.schema import Description, Reading, RunSummary, Status, Verdict
 from trainvitals.store.catalogue import SUFFIX, list_folder
 from trainvitals.store.errors import StoreError
 from trainvitals.store.reader import Header, RunReader, Series, Vector
+from trainvitals.verdicts.engine import judge
+from trainvitals.verdicts.run_facts import RunFacts
+from trainvitals.verdicts.source import StoreSource
 
 COLUMNS = ["step", "time", "key", "value", "error", "converged", "seconds"]
 
@@ -108,6 +111,7 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._reader = RunReader(path)
         self._is_closed = False
+        self._judged: tuple[int, tuple[Verdict, ...]] | None = None  # with the number of points then
         header = self._reader.header()
         self.id: str = header.id
         self.name: str = header.name
@@ -227,6 +231,16 @@ class Run:
     def latest(self) -> dict[str, tuple[int, Reading]]:
         """Return (step, reading) of the point of every metric that came last, missing ones too."""
         return self._open().latest()
+
+    def verdicts(self) -> list[Verdict]:
+        """Return what is to be said of the run, one verdict a condition, the worst first: `trainvitals.verdicts`.
+
+        Asked again, it reads what has come since; nothing new costs one look at the file's header.
+        """
+        header = self._header()
+        if self._judged is None or self._judged[0] != header.num_points:
+            self._judged = header.num_points, tuple(judge(RunFacts(StoreSource(self._open()))))
+        return list(self._judged[1])
 
     def events(self) -> pd.DataFrame:
         """Return what happened to the run in words: `step`, `time`, `kind`, `message`."""

@@ -150,6 +150,59 @@ class Event:
     message: str
 
 
+class VerdictState(StrEnum):
+    """What a verdict says of one condition."""
+
+    HEALTHY = "healthy"
+    WATCH = "watch"  # some evidence, or something worth knowing that is no illness
+    ALARM = "alarm"  # several independent pieces of evidence
+    UNKNOWN = "unknown"  # not enough evidence, and `missing` says which
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One measured number beside the level that it is compared with."""
+
+    metric: str
+    step: int  # of the measurement
+    value: float
+    comparison: str  # "above" or "below": the side of the threshold that speaks for the condition
+    threshold: float
+    source: str  # where the threshold comes from
+    words: str = ""  # what it means, in words
+    key: str = ""  # layer or class, if the metric has one number for each
+    holds: bool = True  # False: measured, and on the other side of the threshold
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to try, and the paper behind it."""
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of a run about one condition."""
+
+    condition: str  # stable id, as "overfitting"
+    title: str
+    state: VerdictState
+    since: int | None = None  # the step at which the condition began
+    noticed: int | None = None  # the step from which on the measurements were enough to tell
+    confidence: float = 0.0  # in [0, 1], that the state is right; 0 for unknown
+    summary: str = ""  # a sentence with the figures
+    evidence: tuple[Evidence, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    missing: tuple[str, ...] = ()  # metrics, or reasons in words, that would have told more
+    is_informational: bool = False  # something to know, not an illness: never an alarm
+
+    def to_json(self) -> str:
+        """Return the verdict as one JSON object."""
+        return json.dumps(dataclasses.asdict(self))
+
+
 @dataclass(frozen=True)
 class RunSummary:
     """A run as a list shows it. `problem` is set, and the rest may be empty, if its file is unreadable."""

@@ -149,6 +149,25 @@ class RunReader:
             tuple(vectors), _aligned(sides[Field.CONVERGED], seqs), _aligned(sides[Field.SECONDS], seqs, 0.0),
         )  # fmt: skip
 
+    def numbers(self, name: str) -> Points:
+        """Return the numbers of a metric in order of arrival, without errors, costs and arrays."""
+        with reading(self.path) as connection:
+            return _File(connection).points(name, Field.VALUE)
+
+    def sampled_vectors(self, name: str, most: int) -> list[Vector]:
+        """Return the arrays of a metric in order of arrival: all, or about `most` at even distances and the last.
+
+        The distance is a power of two of records, so that a run that goes on keeps most of those it has.
+        """
+        with reading(self.path) as connection:
+            return [v for v in _File(connection).sampled_vectors(name, most) if "value" in v.arrays]
+
+    def last(self, name: str) -> Reading:
+        """Return the reading of a metric that came last; a missing one for an unknown name."""
+        with reading(self.path) as connection:
+            file = _File(connection)
+            return file.last_reading(name)[1] if name in file.names else Reading.absent("not measured")
+
     def missing(self, name: str) -> list[tuple[int, float, str]]:
         """Return (step, time, reason) of every moment at which the metric was undefined."""
         with reading(self.path) as connection:
@@ -238,6 +257,27 @@ class _File:
             "WHERE series = ? AND step BETWEEN ? AND ? ORDER BY seq", (series, *_bounds(start, stop)),
         )  # fmt: skip
         return [_vector(row) for row in rows]
+
+    def sampled_vectors(self, name: str, most: int) -> list[Vector]:
+        """Return about `most` arrays of a metric at even distances in `seq`, and the last, in order of arrival."""
+        series = self.names.get(name, {}).get(Field.VALUE)
+        counted = "SELECT COUNT(*), MIN(seq), MAX(seq) FROM vectors WHERE series = ?"
+        count, low, high = self._connection.execute(counted, (series,)).fetchone()
+        if count <= most:
+            return self.vectors(name)
+        apart = 1 << max(0, ((high - low) // most).bit_length())
+        columns = "seq, step, time, (SELECT text FROM texts WHERE id = keys), body"
+        found, seq = [], low
+        while seq <= high:  # the index leads to each in a few pages
+            row = self._connection.execute(
+                f"SELECT {columns} FROM vectors WHERE series = ? AND seq >= ? ORDER BY seq LIMIT 1", (series, seq)
+            ).fetchone()
+            found.append(row)
+            seq = (row[0] // apart + 1) * apart
+        if found[-1][0] != high:
+            found.append(self._connection.execute(
+                f"SELECT {columns} FROM vectors WHERE series = ? AND seq = ?", (series, high)).fetchone())
+        return [_vector(row) for row in found]
 
     def _last_vector(self, name: str) -> Vector | None:
         series = self.names[name].get(Field.VALUE)

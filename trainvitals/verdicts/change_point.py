@@ -1,0 +1,103 @@
+"""When did it begin: the step or the bend in a series, found exactly among all places where it can be.
+
+Two shapes are fitted by least squares, each at every place: a level that changes once (a step) and a level that
+turns into a slope (a bend). Sums from the end make both linear in the number of points.
+
+Legend: n points y_0..y_{n−1}, k the index of the first point after the change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainvitals.verdicts.noise import long_run_deviation
+from trainvitals.verdicts.series import Floats
+
+# Standard errors by which the levels must differ. Over 2,000 series of 30 to 1,000 points without a change the
+# largest difference over all places stayed below it in 99 % (white noise, and autoregressive up to 0.7).
+SIGNIFICANT = 4.5
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of level."""
+
+    index: int  # of the first point after it
+    before: float  # mean level
+    after: float
+    score: float  # difference over its standard error, autocorrelation taken into account
+
+
+def step_errors(y: Floats) -> Floats:
+    """Return for k = 1..n−1 the squared error (n−1,) of the best two levels, one before k and one from k on.
+
+    >>> step_errors(np.array([0.0, 0.0, 1.0, 1.0])).round(3).tolist()
+    [0.667, 0.0, 0.667]
+    """
+    n, left = len(y), np.cumsum(y - y.mean())[:-1]  # centred first: no cancellation for far-off levels
+    k = np.arange(1, n)
+    total = float(np.sum((y - y.mean()) ** 2))
+    return np.maximum(total - left**2 * n / (k * (n - k)), 0.0)
+
+
+def bend_errors(y: Floats) -> Floats:
+    """Return for k = 0..n−2 the squared error (n−1,) of the best level up to k that goes on as a slope from k.
+
+    The fit is a + b·max(t − k, 0), t the index of the point.
+
+    >>> bend_errors(np.array([0.0, 0.0, 0.0, 1.0, 2.0])).round(3).tolist()[2]
+    0.0
+    """
+    n = len(y)
+    centred = y - y.mean()
+    m = np.arange(n - 1, 0, -1, dtype=np.float64)  # points beyond k, for k = 0..n−2
+    sum_h, sum_hh = m * (m + 1) / 2, m * (m + 1) * (2 * m + 1) / 6  # of max(t − k, 0) and its square
+    tail = np.cumsum(centred[::-1])[::-1]  # Σ_{t ≥ k} y_t
+    sum_hy = np.cumsum(tail[::-1])[::-1][1:]  # Σ (t − k) y_t over t > k is the sum of the tails behind k
+    variance = sum_hh - sum_h**2 / n
+    total = float(np.sum(centred**2))
+    return np.maximum(total - sum_hy**2 / np.maximum(variance, 1e-300), 0.0)
+
+
+def find_change(y: Floats) -> Change | None:
+    """Return the change of level of a series, or None where noise alone explains it.
+
+    Source: the least-squares estimator of one change in mean (Bai 1994, Least squares estimation of a shift in
+    linear processes), with the long-run deviation of the residuals.
+
+    >>> find_change(np.array([0.0, 0.1] * 10 + [5.0, 5.1] * 10)).index
+    20
+    >>> find_change(np.array([0.0, 0.1] * 20)) is None
+    True
+    """
+    n = len(y)
+    if n < 8:
+        return None
+    k = int(np.argmin(step_errors(y)[2 : n - 3])) + 3  # at least three points a side
+    before, after = float(y[:k].mean()), float(y[k:].mean())
+    residuals = np.concatenate([y[:k] - before, y[k:] - after])
+    deviation = long_run_deviation(residuals) * np.sqrt(1 / k + 1 / (n - k))
+    score = abs(after - before) / deviation if deviation > 0 else (np.inf if after != before else 0.0)
+    return Change(k, before, after, float(score)) if score > SIGNIFICANT else None
+
+
+def onset(y: Floats, noticed: int, *, rising: bool) -> int:
+    """Return the index at which the rise (or fall) began that was noticed at an index.
+
+    From the lowest point before `noticed` (the highest, for a fall) to `noticed` a step and a bend are fitted, and
+    the better of the two tells the place. What lies before that lowest point went the other way, or was level.
+
+    >>> onset(np.array([3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]), 8, rising=True)
+    5
+    """
+    z = np.asarray(y[: noticed + 1]) * (1 if rising else -1)
+    lowest = int(np.argmin(z))
+    z = z[lowest:]
+    if len(z) < 3:
+        return min(lowest + 1, noticed) if len(z) == 2 else lowest
+    steps, bends = step_errors(z), bend_errors(z)
+    if steps.min() < bends.min():
+        return lowest + int(np.argmin(steps)) + 1
+    return lowest + int(np.argmin(bends))

@@ -1,0 +1,119 @@
+"""A sign: one series held against a level, and from which point on it lastingly stands on the wrong side of it.
+
+A sign is entered when the series stands beyond the level at `patience` points in a row, and left when it stands
+short of the laxer `release` as long. Both look back only: what a sign said at a step does not change when points
+are added, and noise round the level does not switch it to and fro.
+
+Legend: n points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainvitals.schema import Evidence
+from trainvitals.verdicts.change_point import onset
+from trainvitals.verdicts.series import Floats, Ints, Series
+
+ABOVE, BELOW = "above", "below"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A series against a level.
+
+    Args:
+        series: what is compared, at its own steps.
+        threshold: the level, a number or one per point (n,).
+        comparison: ABOVE or BELOW, the side that speaks for the condition.
+        source: where the level comes from: a paper, or how it was measured.
+        words: what it means when it holds, as a clause: "the sharpness stands above its threshold".
+        release: the level short of which it is let go; the threshold itself if left out.
+        patience: how many points in a row it takes, to enter and to leave.
+        reliability: in (0, 1], how sure this sign alone makes one.
+    """
+
+    series: Series
+    threshold: float | Floats
+    comparison: str
+    source: str
+    words: str
+    release: float | Floats | None = None
+    patience: int = 3
+    reliability: float = 0.7
+
+    @cached_property
+    def held(self) -> NDArray[np.bool_]:
+        """Whether it holds at each point (n,), told from this point and those before."""
+        release = self.threshold if self.release is None else self.release
+        return latched(self._beyond(self.threshold), ~self._beyond(release), self.patience)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds at the last point."""
+        return bool(len(self.series) and self.held[-1])
+
+    @cached_property
+    def entered(self) -> int | None:
+        """The index of the point at which it was entered for the last time; None if it does not hold."""
+        if not self.holds:
+            return None
+        free = np.flatnonzero(~self.held)
+        return int(free[-1]) + 1 if len(free) else 0
+
+    @cached_property
+    def since(self) -> int | None:
+        """The step at which the change began that made it hold; None if it does not hold."""
+        if self.entered is None:
+            return None
+        return int(self.series.step[onset(self.series.value, self.entered, rising=self.comparison == ABOVE)])
+
+    @property
+    def noticed(self) -> int | None:
+        """The step at which it was entered for the last time; None if it does not hold."""
+        return None if self.entered is None else int(self.series.step[self.entered])
+
+    def held_at(self, steps: Ints) -> NDArray[np.bool_]:
+        """Return whether it held at each of `steps` (m,): as its newest point then said, and not before the first."""
+        index = np.searchsorted(self.series.step, steps, side="right") - 1
+        return (index >= 0) & (self.held[np.maximum(index, 0)] if len(self.series) else False)
+
+    def evidence(self) -> Evidence:
+        """Return the newest number beside the level."""
+        threshold = self.threshold if np.ndim(self.threshold) == 0 else np.asarray(self.threshold)[-1]
+        return Evidence(
+            metric=self.series.name, step=int(self.series.step[-1]), value=self.series.last,
+            comparison=self.comparison, threshold=float(threshold), source=self.source, words=self.words,
+            key=self.series.key, holds=self.holds,
+        )  # fmt: skip
+
+    def _beyond(self, level: float | Floats) -> NDArray[np.bool_]:
+        value = self.series.value
+        return value > level if self.comparison == ABOVE else value < level
+
+
+def latched(on: NDArray[np.bool_], off: NDArray[np.bool_], patience: int) -> NDArray[np.bool_]:
+    """Return a state that is entered after `patience` points of `on` in a row and left after as many of `off`.
+
+    >>> latched(np.array([0, 1, 1, 0, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0, 1, 1], bool), 2).tolist()
+    [False, False, True, True, True, True, False]
+    """
+    index = np.arange(len(on))
+    entered = np.maximum.accumulate(np.where(run_lengths(on) >= patience, index, -1)) if len(on) else index
+    left = np.maximum.accumulate(np.where(run_lengths(off) >= patience, index, -1)) if len(on) else index
+    return entered > left
+
+
+def run_lengths(on: NDArray[np.bool_]) -> Ints:
+    """Return for each point how many points in a row, it and those before, are True.
+
+    >>> run_lengths(np.array([1, 1, 0, 1], bool)).tolist()
+    [1, 2, 0, 1]
+    """
+    index = np.arange(len(on))
+    last_false = np.maximum.accumulate(np.where(on, -1, index)) if len(on) else index
+    return index - last_false
