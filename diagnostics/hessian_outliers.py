@@ -30,7 +30,8 @@ class HessianOutliers(Diagnostic):
     stands in full). Counted by Lanczos runs with full reorthogonalisation, so no ghost copies count, each in the
     complement of the outliers found before, so repeated eigenvalues do (`linalg.outliers.count_outliers`). The
     last run rules out, but with a probability of 1e-3, that an eigenvalue which would change the count was
-    missed. Where `num_steps` products do not suffice for that, the count is missing, with the reason.
+    missed. Where `num_steps` products do not suffice for that, the count so far is given as not converged, with
+    the reason in `details["doubt"]`; where they have not even parted outliers from bulk, it is missing.
 
     Args:
         separation: smallest ratio of two neighbouring eigenvalues, and of an outlier to the bulk's scale, that
@@ -74,10 +75,13 @@ class HessianOutliers(Diagnostic):
             "residuals": spectrum.residuals[: bulk.num_outliers], **_class_counts(snapshot),
         }  # fmt: skip
         hvps = _own_products(snapshot, self.name, spectrum)
-        if found.doubt is not None:
-            reason = f"{found.doubt} after {spectrum.num_products} products; raise num_steps"
+        if found.doubt is None:
+            return Reading(float(bulk.num_outliers), converged=True, hvps=hvps, details=details)
+        reason = f"{found.doubt} after {spectrum.num_products} products; raise num_steps"
+        if not bulk.is_clear:
             return Reading(missing=reason, converged=False, hvps=hvps, details=details)
-        return Reading(float(bulk.num_outliers), converged=True, hvps=hvps, details=details)
+        details["doubt"] = reason
+        return Reading(float(bulk.num_outliers), converged=False, hvps=hvps, details=details)
 
 
 @dataclass

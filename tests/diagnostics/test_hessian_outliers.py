@@ -59,7 +59,7 @@ def test_the_default_number_of_products_says_the_same_or_that_it_is_not_sure(nam
     exact = find_bulk(dense_spectrum(case), 1.5).num_outliers
     for seed in range(5):
         found = measured(case.build(), ["hessian.outliers"], seed=seed)["hessian.outliers"]
-        assert found.value == exact or (found.missing and not found.converged)
+        assert found.value == exact or not found.converged
 
 
 def test_linear_regression_on_few_strong_features_has_as_many_outliers():
@@ -130,6 +130,20 @@ def test_too_few_products_give_no_count_but_the_reason():
     assert found.value is None
     assert "after 15 products; raise num_steps" in found.missing
     assert found.hvps == 15
+
+
+def test_a_count_that_is_not_verified_is_given_as_not_converged_with_the_doubt():
+    x = torch.randn(2000, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, :4] *= 6
+    model = nn.Linear(1000, 1, bias=False).double()
+    given = {"loss": nn.functional.mse_loss, "batch": (x, torch.zeros(2000, 1).double())}
+    what = "hessian.outliers"
+    readings = [tv.measure(model, what={what: {"num_steps": m}}, **given)[what] for m in range(10, 14)]
+    unsure = [r for r in readings if r.value is not None and not r.converged]
+    assert unsure
+    for reading in unsure:
+        assert reading.value == 4
+        assert "raise num_steps" in reading.details["doubt"]
 
 
 @pytest.mark.parametrize(("name", "options"), [
