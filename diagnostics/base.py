@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from trainvitals.diagnostics.evaluation import Evaluation as Evaluation
+from trainvitals.diagnostics.missing import Missing as Missing
 from trainvitals.schema import Chart, Description, Question, Reading, ReferenceLine, Scale
 
 if TYPE_CHECKING:
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
     from trainvitals.diagnostics.linalg.products import Products
 
 T = TypeVar("T")
-
-
-class Missing(Exception):  # noqa: N818  (it is a reason, not a failure)
-    """Raised by a diagnostic, or by what it reads, when a number is undefined here: the reason in words."""
 
 
 class Needs(Flag):
@@ -55,6 +53,9 @@ class Needs(Flag):
     HVP = auto()  # Hessian-vector products on one shared double-backward graph
     GRADIENT_GRAM = auto()  # inner products of the gradients of up to 128 samples, from the same passes
     HELDOUT_FEATURES = auto()  # inputs of the classifier on the held-out probe, from its forward pass
+
+
+WITHOUT_A_PASS = Needs.PARAMETERS | Needs.OPTIMIZER_STATE | Needs.TRAJECTORY  # read as they stand
 
 
 class Tier(StrEnum):
@@ -80,43 +81,6 @@ class Part:
     chart: Chart | None = None
     scale: Scale | None = None
     references: tuple[ReferenceLine, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Loss and outputs of the model on one probe batch, without a graph."""
-
-    loss: float  # mean over samples
-    outputs: Tensor  # (N, ...)
-    targets: Tensor | None  # (N, ...)
-    num_samples: int
-
-    def labels(self) -> tuple[Tensor, int]:
-        """Return class labels (N,) and the number of classes C.
-
-        Raises:
-            Missing: if the outputs are not (N, C) with C >= 2 or the targets are not whole numbers below C.
-        """
-        outputs, targets = self.outputs, self.targets
-        if targets is None:
-            raise Missing("the probe batch has no targets that TrainVitals can find")
-        if outputs.ndim != 2 or outputs.shape[1] < 2:
-            raise Missing(f"not a classifier: outputs have shape {tuple(outputs.shape)}, expected (N, C) with C >= 2")
-        if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
-            raise Missing(
-                f"targets are not class labels: {targets.dtype} of shape {tuple(targets.shape)}, expected integers (N,)"
-            )
-        if len(targets) != len(outputs):
-            raise Missing(f"{len(outputs)} outputs for {len(targets)} targets: batches differ in shape")
-        num_classes = outputs.shape[1]
-        if int(targets.min()) < 0 or int(targets.max()) >= num_classes:
-            raise Missing(f"targets lie outside 0..{num_classes - 1}")
-        return targets.long(), num_classes
-
-    def accuracy(self) -> float:
-        """Return the share of samples whose largest output is their label. Raises Missing as `labels`."""
-        labels, _ = self.labels()
-        return (self.outputs.argmax(1) == labels).double().mean().item()
 
 
 @dataclass(frozen=True)

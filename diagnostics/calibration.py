@@ -1,6 +1,8 @@
 """Whether predicted probabilities mean what they say, on the train and on the held-out probe.
 
-Legend: N samples, C classes, p_i (C,) softmax of the outputs, y_i the label, B bins.
+Of a language model each token with a target is a case in place of a sample; of more than 2,048, that many are drawn.
+
+Legend: N samples (or tokens), C classes, p_i (C,) softmax of the outputs, y_i the label, B bins.
 """
 
 from __future__ import annotations
@@ -12,12 +14,17 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Needs, Part, Snapshot, Tier, or_missing
-from trainvitals.diagnostics.class_probabilities import ClassProbabilities, on_heldout, on_train
+from trainvitals.diagnostics.class_probabilities import (
+    CaseProbabilities,
+    ClassProbabilities,
+    cases_on_heldout,
+    cases_on_train,
+)
 from trainvitals.schema import Question, Reading
 
 _UNDEFINED = (
-    "Outputs that are not (N, C), targets that are not class labels, or outputs with NaN or Inf; held-out: no "
-    "held-out probe."
+    "Outputs without classes for the targets, targets that are not class labels, or outputs with NaN or Inf; "
+    "held-out: no held-out probe."
 )
 
 
@@ -45,18 +52,15 @@ def calibration_error(confidences: Tensor, is_right: Tensor, num_bins: int) -> f
     return float(differences.abs().sum()) / N
 
 
-def _mean(values: Tensor) -> Reading:
-    """Return a mean over samples with its standard error, for the data that the probe was drawn from."""
-    has_error = len(values) > 1 and bool(values.isfinite().all())
-    return Reading(value=float(values.mean()), error=float(values.std() / len(values) ** 0.5) if has_error else None)
+def _mean(found: CaseProbabilities, values: Tensor) -> Reading:
+    """Return a mean over cases with its standard error, for the data that the probe's samples were drawn from."""
+    return Reading(value=float(values.mean()), error=found.cases.mean_error(values))
 
 
-def _on_both(
-    snapshot: Snapshot, number: Callable[[ClassProbabilities], Reading]
-) -> Mapping[str, Reading]:
+def _on_both(snapshot: Snapshot, number: Callable[[CaseProbabilities], Reading]) -> Mapping[str, Reading]:
     return {
-        "train": or_missing(lambda: number(snapshot.once(on_train))),
-        "heldout": or_missing(lambda: number(snapshot.once(on_heldout))),
+        "train": or_missing(lambda: number(snapshot.once(cases_on_train))),
+        "heldout": or_missing(lambda: number(snapshot.once(cases_on_heldout))),
     }
 
 
@@ -132,7 +136,7 @@ class BrierScore(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
         """Return the score on the train and on the held-out probe."""
-        return _on_both(snapshot, lambda found: _mean(squared_errors(found)))
+        return _on_both(snapshot, lambda found: _mean(found, squared_errors(found)))
 
 
 def squared_errors(found: ClassProbabilities) -> Tensor:
@@ -165,4 +169,4 @@ class NegativeLogLikelihood(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
         """Return the mean on the train and on the held-out probe."""
-        return _on_both(snapshot, lambda found: _mean(-found.log_p_label))
+        return _on_both(snapshot, lambda found: _mean(found, -found.log_p_label))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Evaluation, Missing, Snapshot
+from trainvitals.diagnostics.evaluation import Labelled
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,23 @@ def class_probabilities(evaluation: Evaluation) -> ClassProbabilities:
     """
     labels, _ = evaluation.labels()
     return ClassProbabilities(log_probabilities(evaluation.outputs), labels.to(evaluation.outputs.device))
+
+
+@dataclass(frozen=True)
+class CaseProbabilities(ClassProbabilities):
+    """The same of labelled cases: samples, or tokens with a target."""
+
+    cases: Labelled  # R of them, in place of N
+
+
+def case_probabilities(evaluation: Evaluation) -> CaseProbabilities:
+    """Return the probabilities of each labelled case, one a sample or one a token (see `Evaluation.labelled`).
+
+    Raises:
+        Missing: if this is no classifier with labels, as `Evaluation.labelled`, or outputs hold NaN or +Inf.
+    """
+    cases = evaluation.labelled
+    return CaseProbabilities(log_probabilities(cases.outputs), cases.labels, cases)
 
 
 def log_probabilities(outputs: Tensor) -> Tensor:
@@ -72,6 +90,16 @@ def on_train(snapshot: Snapshot) -> ClassProbabilities:
 def on_heldout(snapshot: Snapshot) -> ClassProbabilities:
     """Return those of the held-out probe, for `Snapshot.once`."""
     return class_probabilities(snapshot.heldout)
+
+
+def cases_on_train(snapshot: Snapshot) -> CaseProbabilities:
+    """Return those of the train probe's samples or tokens, for `Snapshot.once`."""
+    return case_probabilities(snapshot.train)
+
+
+def cases_on_heldout(snapshot: Snapshot) -> CaseProbabilities:
+    """Return those of the held-out probe's samples or tokens, for `Snapshot.once`."""
+    return case_probabilities(snapshot.heldout)
 
 
 def class_scores(evaluation: Evaluation) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainvitals.diagnostics.base import Diagnostic, Evaluation, Missing, Needs, Part, Snapshot, Tier, or_missing
+from trainvitals.diagnostics.evaluation import clustered_error
 from trainvitals.schema import Question, Reading, ReferenceLine
 
 
@@ -28,10 +29,24 @@ def share_error(share: float, num_samples: int) -> float:
     return math.sqrt(a * b / ((a + b) ** 2 * (a + b + 1)))
 
 
+def accuracy_and_error(evaluation: Evaluation) -> tuple[float, float]:
+    """Return the share of cases classified right (samples, or tokens with a target) and a standard error of it.
+
+    Of samples it is `share_error`. Tokens of one sample are no independent draws: there it is `clustered_error`, or
+    that of one draw a sample where all or none are right.
+
+    Raises:
+        Missing: as `Evaluation.labelled`.
+    """
+    is_right, samples = evaluation.rights()  # (R,), (R,)
+    share, num = float(is_right.double().mean()), evaluation.num_samples
+    error = None if len(samples) == num or share in (0.0, 1.0) else clustered_error(is_right, samples)
+    return share, share_error(share, num) if error is None else error
+
+
 def _accuracy(evaluation: Evaluation) -> Reading:
-    share = evaluation.accuracy()
-    num = evaluation.num_samples
-    return Reading(value=share, error=share_error(share, num), details={"num_samples": num})
+    share, error = accuracy_and_error(evaluation)
+    return Reading(value=share, error=error, details={"num_samples": evaluation.num_samples})
 
 
 def _gap_of_loss(snapshot: Snapshot) -> Reading:
@@ -52,8 +67,8 @@ def _gap_of_accuracy(snapshot: Snapshot) -> Reading:
 class GeneralizationGap(Diagnostic):
     """L_heldout − L_train, and accuracy likewise, on the two fixed probes with the same weights.
 
-    `gap.loss` is exact on the probes; `gap.accuracy` in [−1, 1] carries a binomial standard error, for the
-    data that the probes were drawn from. Details: the two terms. No options.
+    `gap.loss` is exact on the probes; `gap.accuracy` in [−1, 1] carries a standard error, for the data that the
+    probes were drawn from; for classifiers of tokens as in `accuracy.train`. Details: the two terms. No options.
     """
 
     name = "gap"
@@ -62,7 +77,7 @@ class GeneralizationGap(Diagnostic):
     summary = "How much worse the held-out probe is than the train probe, same weights, same mode."
     formula = r"L_{\text{held-out}} - L_{\text{train}}"
     unit = "loss"
-    undefined = "No held-out probe; for accuracy, outputs that are not (N, C) or targets that are not class labels."
+    undefined = "No held-out probe; accuracy: outputs without classes for the targets, or targets that are not labels."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.2"
     needs = Needs.OUTPUTS | Needs.HELDOUT
     tier = Tier.LIGHT
@@ -136,7 +151,8 @@ class HeldoutLoss(Diagnostic):
 class TrainAccuracy(Diagnostic):
     """Share of the train probe whose largest output is its label, with a binomial standard error.
 
-    In [0, 1]. The error is for the data that the probe was drawn from. No options.
+    In [0, 1]. The error is for the data that the probe was drawn from. Of a classifier of tokens it is the share of
+    all tokens with a target, with an error that lets tokens of one sample depend on each other. No options.
     """
 
     name = "accuracy.train"
@@ -145,7 +161,7 @@ class TrainAccuracy(Diagnostic):
     summary = "Share of a fixed subset of the train data classified right; a running accuracy is another number."
     formula = r"\frac{1}{N}\sum_{i \in \text{train probe}} 1[\arg\max_c f_c(x_i) = y_i]"
     unit = "share of samples"
-    undefined = "Outputs that are not (N, C), or targets that are not class labels (regression)."
+    undefined = "Outputs without classes for the targets, or targets that are not class labels (regression)."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.1.2"
     needs = Needs.OUTPUTS
     tier = Tier.LIGHT
@@ -160,7 +176,8 @@ class TrainAccuracy(Diagnostic):
 class HeldoutAccuracy(Diagnostic):
     """Share of the held-out probe whose largest output is its label, with a binomial standard error.
 
-    In [0, 1]. The error is for the data that the probe was drawn from. No options.
+    In [0, 1]. The error is for the data that the probe was drawn from. Of a classifier of tokens it is the share of
+    all tokens with a target, with an error that lets tokens of one sample depend on each other. No options.
     """
 
     name = "accuracy.heldout"
@@ -169,7 +186,7 @@ class HeldoutAccuracy(Diagnostic):
     summary = "Share of a fixed subset of data that is not trained on that is classified right."
     formula = r"\frac{1}{M}\sum_{i \in \text{held-out probe}} 1[\arg\max_c f_c(x_i) = y_i]"
     unit = "share of samples"
-    undefined = "No held-out probe, outputs that are not (N, C), or targets that are not class labels (regression)."
+    undefined = "No held-out probe, outputs without classes for the targets, or targets that are no labels."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.1.2"
     needs = Needs.HELDOUT
     tier = Tier.LIGHT

@@ -1,10 +1,11 @@
 """By how much the right class leads: the margin of the outputs on the train probe.
 
-Legend: N samples, C classes, z_i (C,) outputs of sample i, y_i its label.
+Legend: N samples (or tokens with a target), C classes, z_i (C,) outputs of sample i, y_i its label.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,8 +33,10 @@ class Margin(Diagnostic):
     """Lead of the right class over the next one, z_y − max_{k≠y} z_k, on the train probe.
 
     `mean`, with the standard error of the mean for the data that the probe was drawn from, and `lowest`, exact on
-    the probe: above 0 once every sample is classified right. In the unit of the outputs, which grow with the weights:
-    not comparable between runs, and not normalised. Details of `lowest`: `sample`, its place in the probe batch.
+    the probe: above 0 once every sample is classified right. Of a classifier of tokens, each token with a target is a
+    case in place of a sample; of more than 2,048, that many are drawn by a fixed seed. In the unit of the outputs,
+    which grow with the weights: not comparable between runs, and not normalised. Details of `lowest`: `sample`, its
+    place in the probe batch, and `token`, the place in the sample.
     No options.
     """
 
@@ -43,7 +46,7 @@ class Margin(Diagnostic):
     summary = "By how much the right class leads on the train probe."
     formula = r"z_{y} - \max_{k \ne y} z_k"
     unit = "logits"
-    undefined = "Outputs that are not (N, C), targets that are not class labels, or outputs with NaN or Inf."
+    undefined = "Outputs without classes for the targets, targets that are no class labels, outputs with NaN or Inf."
     source = "Bartlett, Foster, Telgarsky 2017, Spectrally-normalized margin bounds for neural networks, section 1"
     needs = Needs.OUTPUTS
     tier = Tier.FULL
@@ -56,13 +59,15 @@ class Margin(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
         """Return the mean and the lowest margin."""
-        labels, _ = snapshot.train.labels()
-        if not snapshot.train.outputs.isfinite().all():
+        cases = snapshot.train.labelled
+        if not cases.outputs.isfinite().all():
             raise Missing("the outputs hold NaN or Inf")
-        found = margins(snapshot.train.outputs, labels)
+        found = margins(cases.outputs, cases.labels)
         lowest = int(found.argmin())
-        error = float(found.std() / len(found) ** 0.5) if len(found) > 1 else None
+        details = {"sample": int(cases.samples[lowest])}
+        if cases.is_per_token:
+            details["token"] = int(cases.places[lowest]) % math.prod(cases.grid[1:])
         return {
-            "mean": Reading(value=float(found.mean()), error=error),
-            "lowest": Reading(value=float(found[lowest]), details={"sample": lowest}),
+            "mean": Reading(value=float(found.mean()), error=cases.mean_error(found)),
+            "lowest": Reading(value=float(found[lowest]), details=details),
         }

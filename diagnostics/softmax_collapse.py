@@ -33,7 +33,8 @@ class SoftmaxCollapse(Diagnostic):
     """Share of train-probe samples whose cross-entropy rounds to exactly 0: the other classes are absorbed.
 
     Value in [0, 1], exact on the probe, in the dtype of the outputs; for bf16 and fp16 models that is float32, as
-    probes compute, and as torch's autocast computes cross-entropy. No options.
+    probes compute, and as torch's autocast computes cross-entropy. Of a classifier of tokens, the share of tokens with
+    a target; of more than 2,048, that many are drawn by a fixed seed. No options.
     """
 
     name = "softmax_collapse"
@@ -42,7 +43,7 @@ class SoftmaxCollapse(Diagnostic):
     summary = "How many train samples have a loss of exactly 0 by rounding: they no longer give a gradient."
     formula = r"\frac{1}{N}\,\#\{i : \mathrm{fl}(-\log p_{i y_i}) = 0\}"
     unit = "share of samples"
-    undefined = "Outputs that are not (N, C), targets that are not class labels, or outputs with NaN or Inf."
+    undefined = "Outputs without classes for the targets, targets that are no class labels, outputs with NaN or Inf."
     source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability, section 3"
     needs = Needs.OUTPUTS
     tier = Tier.FULL
@@ -50,7 +51,7 @@ class SoftmaxCollapse(Diagnostic):
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the share."""
-        labels, _ = snapshot.train.labels()
-        if not snapshot.train.outputs.isfinite().all():
+        cases = snapshot.train.labelled
+        if not cases.outputs.isfinite().all():
             raise Missing("the outputs hold NaN or Inf")
-        return Reading(value=zero_share(snapshot.train.outputs, labels))
+        return Reading(value=zero_share(cases.outputs, cases.labels))
