@@ -103,8 +103,8 @@ class EffectiveRank(Diagnostic):
     undefined = f"{_UNDEFINED}; all units of the last layer dead."
     source = "Roy, Vetterli 2007, The effective rank, definition 1; Garrido et al. 2023, RankMe, equation 1"
     needs = Needs.FEATURES
-    tier = Tier.FULL
-    interval = 50
+    tier = Tier.DEFAULT
+    interval = 100
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the effective rank."""

@@ -46,7 +46,7 @@ class SoftmaxCollapse(Diagnostic):
     undefined = "Outputs without classes for the targets, targets that are no class labels, outputs with NaN or Inf."
     source = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability, section 3"
     needs = Needs.OUTPUTS
-    tier = Tier.FULL
+    tier = Tier.DEFAULT
     interval = 50
 
     def measure(self, snapshot: Snapshot) -> Reading:
