@@ -5,6 +5,7 @@ Legend: n points, K layers or classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +83,17 @@ class Layers:
 
     def median(self) -> Series:
         """Return the median over the keys at each step that has one."""
-        chosen = np.isfinite(self.value).any(1)
-        return Series(self.name, self.step[chosen], np.nanmedian(self.value[chosen], 1))
+        return self._over_keys(np.nanmedian)
 
     def largest(self) -> Series:
         """Return the largest over the keys at each step that has one."""
+        return self._over_keys(np.nanmax)
+
+    def _over_keys(self, function: Callable[..., Floats]) -> Series:
         chosen = np.isfinite(self.value).any(1)
-        return Series(self.name, self.step[chosen], np.nanmax(self.value[chosen], 1))
+        if not chosen.any():
+            return Series(self.name, np.empty(0, np.int64), np.empty(0))
+        return Series(self.name, self.step[chosen], function(self.value[chosen], axis=1))
 
 
 def cleaned(name: str, step: Ints, value: Floats, key: str = "") -> Series:
