@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trainvitals.diagnostics.batch_loss import BatchLoss
     from trainvitals.diagnostics.gradient_gram import GradientGram
     from trainvitals.diagnostics.gradient_sums import GradientSums
+    from trainvitals.diagnostics.input_loss import InputLoss
     from trainvitals.diagnostics.linalg.hvp import HessianOperator
     from trainvitals.diagnostics.linalg.products import Products
 
@@ -185,6 +186,13 @@ class Snapshot(Protocol):
 
     def losses_of(self, rows: Sequence[int]) -> Sequence[BatchLoss]:
         """Return the mean loss on these samples of the train probe alone, in pieces; their shares add up to 1.
+
+        Functions may be called while the measurement lasts.
+        """
+        ...
+
+    def input_losses(self, *, heldout: bool = False) -> Sequence[InputLoss]:
+        """Return the loss on the batches of the train, or the held-out, probe as functions of the inputs.
 
         Functions may be called while the measurement lasts.
         """

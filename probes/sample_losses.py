@@ -38,7 +38,7 @@ def sample_losses(subject: Subject, batch: ProbeBatch, chunks: Sequence[tuple[Te
     if subject.forward is not None:
         return _from_forward(subject, batch)
     found = [
-        _of_chunk(subject, outputs, float32_if_half(chunk[1]), size)
+        losses_of_outputs(subject, outputs, float32_if_half(chunk[1]), size)
         for chunk, size, (_, outputs) in zip(batch.chunks, batch.sizes, chunks, strict=True)
     ]
     for (loss, _), losses in zip(chunks, found, strict=True):
@@ -74,8 +74,12 @@ def _from_forward(subject: Subject, batch: ProbeBatch) -> Tensor:
     return torch.cat(found)
 
 
-def _of_chunk(subject: Subject, outputs: Tensor, targets: Tensor, size: int) -> Tensor:
-    """Return the losses of n samples, (n,): one vectorised call, or one call a sample where that fails."""
+def losses_of_outputs(subject: Subject, outputs: Tensor, targets: Tensor, size: int) -> Tensor:
+    """Return the losses of n samples, (n,) in float64: one vectorised call, or one call a sample where that fails.
+
+    Raises:
+        Missing: if outputs or targets have no row for each sample, or the loss does not take one sample alone.
+    """
     if outputs.ndim == 0 or len(outputs) != size or targets.ndim == 0 or len(targets) != size:
         raise Missing("the model's outputs have no row for each sample")
     outputs, targets = outputs.clone(), targets.clone()  # a loss may write to what it is given

@@ -31,11 +31,13 @@ from trainvitals.diagnostics.base import (
 from trainvitals.diagnostics.batch_loss import BatchLoss
 from trainvitals.diagnostics.gradient_gram import GradientGram, num_chosen
 from trainvitals.diagnostics.gradient_sums import GradientSums
+from trainvitals.diagnostics.input_loss import InputLoss
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.activations import Capture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
+from trainvitals.probes.input_losses import input_losses
 from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
@@ -294,6 +296,15 @@ class ModelSnapshot:
             Missing: if the probe's batches cannot be joined and cut.
         """
         return batch_losses(self._subject, list(self.parameters), some_samples(self._subject.train, rows))
+
+    def input_losses(self, *, heldout: bool = False) -> list[InputLoss]:
+        """Return the loss on the chunks of the train or the held-out probe as functions of the inputs.
+
+        Raises:
+            Missing: without a held-out probe, through `forward=`, or if inputs are not floating-point numbers.
+        """
+        batch = self._heldout_batch() if heldout else self._subject.train
+        return input_losses(self._subject, self.parameters, batch)
 
     def once(self, function: Callable[[ModelSnapshot], T]) -> T:
         """Return `function(self)`, computed at most once; a `Missing` that it raised is raised again."""
