@@ -74,9 +74,7 @@ class RunFacts:
     def layers(self, name: str) -> Layers:
         """Return a metric with a number per key: at most a few hundred measurements of it, empty if unknown."""
         if name not in self._layers:
-            if name not in self._vectors:
-                self._vectors[name] = self._source.vectors(name)
-            raw = self._cut(self._vectors[name])
+            raw = self.raw_layers(name)
             self._layers[name] = cleaned_layers(name, raw.step, raw.value, raw.keys)
         return self._layers[name]
 
@@ -106,7 +104,13 @@ class RunFacts:
         """Return a metric's numbers in order of arrival, NaN and Inf included."""
         if name not in self._numbers:
             self._numbers[name] = self._source.numbers(name)
-        return self._cut(self._numbers[name])
+        return self._numbers[name].at_most(self._until)
+
+    def raw_layers(self, name: str) -> Raw:
+        """Return a metric with a number per key in order of arrival, NaN and Inf included."""
+        if name not in self._vectors:
+            self._vectors[name] = self._source.vectors(name)
+        return self._vectors[name].at_most(self._until)
 
     def first_nonfinite(self, name: str) -> int | None:
         """Return the first step at which a metric with one number a step was NaN or Inf, or None."""
@@ -120,12 +124,6 @@ class RunFacts:
             return f"{name}: {num} of {wanted} measurements needed"
         reasons = self._source.missing_reasons(name) if name in self.names else ()
         return f"{name}: {reasons[0]}" if reasons else f"{name}: not measured"
-
-    def _cut(self, raw: Raw) -> Raw:
-        if self._until is None:
-            return raw
-        seen = raw.step <= self._until
-        return Raw(raw.step[seen], raw.value[seen], raw.keys)
 
     # The run ------------------------------------------------------------------------------------
 

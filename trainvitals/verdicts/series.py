@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 MOST_POINTS = 4096  # of a series after thinning: a location within 1/2048 of the run is exact enough
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """Finite values (n,) at increasing steps (n,), of one metric, or of one key of one."""
 
@@ -60,7 +60,7 @@ class Series:
         return Series(self.name, self.step[chosen], self.value[chosen], self.key)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layers:
     """Values (n, K) at increasing steps (n,), one column a key; NaN where a key has none."""
 

@@ -22,7 +22,7 @@ from trainvitals.verdicts.series import Floats, Ints, Series
 ABOVE, BELOW = "above", "below"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sign:
     """A series against a level.
 
@@ -35,6 +35,9 @@ class Sign:
         release: the level short of which it is let go; the threshold itself if left out.
         patience: how many points in a row it takes, to enter and to leave.
         reliability: in (0, 1], how sure this sign alone makes one.
+        kind: signs of one kind say the same thing in other ways and count once together; "" is a kind of its own.
+        starts: "change", it began where the series began to change; "crossing", where it first stood beyond the
+            level: for a level that means something by itself.
     """
 
     series: Series
@@ -45,6 +48,8 @@ class Sign:
     release: float | Floats | None = None
     patience: int = 3
     reliability: float = 0.7
+    kind: str = ""
+    starts: str = "change"
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
@@ -70,6 +75,8 @@ class Sign:
         """The step at which the change began that made it hold; None if it does not hold."""
         if self.entered is None:
             return None
+        if self.starts == "crossing":
+            return int(self.series.step[max(0, self.entered - self.patience + 1)])
         return int(self.series.step[onset(self.series.value, self.entered, rising=self.comparison == ABOVE)])
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainvitals.schema import Event
 from trainvitals.store.reader import RunReader
@@ -20,11 +21,23 @@ MOST_VECTORS = 512  # of a metric with a number per key: each is read from a row
 
 @dataclass(frozen=True)
 class Raw:
-    """Points in order of arrival: step (n,), value (n,), or (n, K) with keys. NaN and Inf as they were measured."""
+    """Points in order of arrival: step (n,), value (n,), or (n, K) with keys. NaN and Inf as they were measured.
+
+    `absent` (n, K) tells where a key had no value at all, which `value` has as NaN too.
+    """
 
     step: Ints
     value: Floats
     keys: tuple[str, ...] = ()
+    absent: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+
+    def at_most(self, step: int | None) -> Raw:
+        """Return the points at this step and before; all for None."""
+        if step is None:
+            return self
+        seen = self.step <= step
+        absent = self.absent[seen] if len(self.absent) else self.absent
+        return Raw(self.step[seen], self.value[seen], self.keys, absent)
 
 
 class Source(Protocol):
@@ -104,7 +117,8 @@ class MemorySource:
         value = np.asarray(value, np.float64)
         if value.ndim != ndim:
             return Raw(np.empty(0, np.int64), np.empty((0, 0) if ndim == 2 else 0))
-        return Raw(np.asarray(step, np.int64), value, tuple(keys[0]) if keys else ())
+        keys_ = tuple(keys[0]) if keys else ()
+        return Raw(np.asarray(step, np.int64), value, keys_, np.zeros(value.shape if ndim == 2 else (0, 0), bool))
 
 
 class StoreSource:
@@ -128,11 +142,12 @@ class StoreSource:
         found = [v for v in self._reader.sampled_vectors(name, MOST_VECTORS) if v.arrays["value"].ndim == 1]
         keys = tuple(dict.fromkeys(key for v in found for key in v.keys))
         column = {key: i for i, key in enumerate(keys)}
-        value = np.full((len(found), len(keys)), np.nan)
+        value, absent = np.full((len(found), len(keys)), np.nan), np.ones((len(found), len(keys)), bool)
         for row, v in enumerate(found):
             if len(v.keys) == len(v.arrays["value"]):
-                value[row, [column[key] for key in v.keys]] = v.arrays["value"]
-        return Raw(np.array([v.step for v in found], np.int64), value, keys)
+                columns = [column[key] for key in v.keys]
+                value[row, columns], absent[row, columns] = v.arrays["value"], False
+        return Raw(np.array([v.step for v in found], np.int64), value, keys, absent)
 
     def missing_reasons(self, name: str) -> tuple[str, ...]:
         """Return why the metric was undefined, the last reason first."""

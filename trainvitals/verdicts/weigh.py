@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainvitals.schema import Evidence, VerdictState
+from trainvitals.verdicts.condition import Judgement
 from trainvitals.verdicts.series import Ints
 from trainvitals.verdicts.sign import Sign
 
@@ -27,6 +28,35 @@ class Weighed:
     num_held: NDArray[np.int64]  # (n,) how many held then
 
 
+    def judgement(self, found: str, healthy: str, missing: Sequence[str] = ()) -> Judgement:
+        """Return the judgement in words.
+
+        Args:
+            found: what is said when it is there, without a full stop; what holds is added with its figures.
+            healthy: what is said when it is not there, likewise; what spoke nearest for it is added.
+            missing: what was not measured and would have told more; it lowers the confidence.
+        """
+        present = self.state != VerdictState.HEALTHY
+        shown = [e for e in self.evidence if e.holds] if present else list(self.evidence[:2])
+        trust = self.confidence * 0.9 ** len(missing)
+        return Judgement(
+            state=self.state, summary=sentence(found if present else healthy, shown), since=self.since,
+            noticed=self.noticed, confidence=round(trust, 3), evidence=self.evidence, missing=tuple(missing),
+        )  # fmt: skip
+
+
+def sentence(head: str, evidence: Sequence[Evidence]) -> str:
+    """Return a sentence with the figures: "Head: words (value, level threshold); …."."""
+    parts = [_clause(e) for e in evidence]
+    return f"{head}: {'; '.join(parts)}." if parts else f"{head}."
+
+
+def _clause(e: Evidence) -> str:
+    layer = f" of {e.key}" if e.key else ""
+    side = e.comparison if e.holds else f"not {e.comparison}"
+    return f"{e.words if e.holds else e.metric + layer} ({e.value:.3g}, {side} {e.threshold:.3g})"
+
+
 def weigh(
     signs: Sequence[Sign], *, watch: int = 1, alarm: int = 2, leading: Sequence[Sign] = (), against: Sequence[Sign] = ()
 ) -> Weighed:
@@ -42,7 +72,9 @@ def weigh(
     signs = [sign for sign in signs if sign.series]
     parts = [sign.series.step for sign in (*signs, *against) if sign.series]
     steps = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-    num_held = sum((sign.held_at(steps).astype(np.int64) for sign in signs), np.zeros(len(steps), np.int64))
+    num_held = np.zeros(len(steps), np.int64)
+    for kind in _kinds(signs):
+        num_held += np.any([sign.held_at(steps) for sign in kind], axis=0)
     allowed = np.ones(len(steps), bool)
     if leading:
         allowed &= np.any([sign.held_at(steps) for sign in leading], axis=0)
@@ -61,7 +93,15 @@ def weigh(
     return Weighed(state, min(since, noticed), noticed, _trust(holding), evidence, holding, steps, num_held)
 
 
+def _kinds(signs: Sequence[Sign]) -> list[list[Sign]]:
+    """Return the signs that count once together, in the order of the first of each."""
+    kinds: dict[object, list[Sign]] = {}
+    for sign in signs:
+        kinds.setdefault(sign.kind or id(sign), []).append(sign)
+    return list(kinds.values())
+
+
 def _trust(signs: Sequence[Sign]) -> float:
-    """Return 1 − Π(1 − reliability): independent signs that agree, at most 0.99."""
-    doubt = float(np.prod([1 - sign.reliability for sign in signs])) if signs else 1.0
+    """Return 1 − Π(1 − reliability) over the kinds: independent signs that agree, at most 0.99."""
+    doubt = float(np.prod([1 - max(sign.reliability for sign in kind) for kind in _kinds(signs)]))
     return round(min(0.99, 1 - doubt), 3)

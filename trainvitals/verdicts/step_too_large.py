@@ -1,0 +1,94 @@
+"""The step is too large: progress is lost or never made, and the steps themselves show why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from trainvitals.schema import Advice
+from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.loss_course import LossCourse, loss_course
+from trainvitals.verdicts.run_facts import RunFacts
+from trainvitals.verdicts.series import Series
+from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.weigh import Weighed, weigh
+from trainvitals.verdicts.weight_course import total_norm
+
+_COHEN = "Cohen et al. 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability"
+_GILMER = "Gilmer et al. 2022, A Loss Curvature Perspective on Training Instability in Deep Learning"
+_KARPATHY = "Karpathy 2015, CS231n notes on babysitting the learning process: updates near 1e-3 of the weights"
+_BANK = "measured on the bank of labelled runs, setting half"
+_LEARNED = 0.8  # of the loss of guessing: below it something was learned
+
+
+class StepTooLarge(Condition):
+    """The train loss has lost its progress, or never made any; curvature, direction or size of the steps say why."""
+
+    id = "step_too_large"
+    title = "Step too large"
+    says = "The optimiser jumps too far: the loss blows up, bounces, or never gets below what guessing reaches."
+    reads = (
+        "loss.train", "chance.loss", "stability.ratio", "grad.successive.gradient", "update.ratio",
+        "weights.norm.value",
+    )  # fmt: skip
+    source = _GILMER
+    advice = (
+        Advice("Lower the learning rate by a factor of 3 to 10.", _COHEN),
+        Advice("Warm the learning rate up over the first few hundred steps.", _GILMER),
+        Advice("Clip the gradient norm.", "Pascanu, Mikolov, Bengio 2013, On the difficulty of training RNNs"),
+    )
+
+    def judge(self, run: RunFacts) -> Judgement:
+        """Return `alarm` when the loss and at least one property of the steps agree."""
+        course = loss_course(run)
+        losses, steps = _loss_signs(course), _step_signs(run, course)
+        measured = [sign for sign in steps if sign.series]
+        missing = [] if len(measured) > 1 else [run.why_missing("stability.ratio"), run.why_missing("update.ratio")]
+        found = weigh([*losses, *steps], watch=2, alarm=2, leading=losses)
+        judgement = found.judgement("The steps are too large", "The loss goes down with these steps", missing)
+        return replace(judgement, since=_since(course, found))
+
+
+def _since(course: LossCourse, found: Weighed) -> int | None:
+    """Return the first step if nothing was ever learned, else where the earliest of the signs began."""
+    if found.since is None:
+        return None
+    if course.level.min() > _LEARNED:
+        return int(course.loss.step[0])
+    return min(sign.since for sign in found.holding if sign.since is not None)
+
+
+def _loss_signs(course: LossCourse) -> list[Sign]:
+    loss = course.loss
+    settled = np.arange(len(loss)) >= 5  # a start above chance takes a few measurements to come down
+    return [
+        Sign(loss.with_values(course.lost), 0.5, ABOVE, _BANK, "half of the progress or more was lost again",
+             release=0.25, reliability=0.6, kind="loss"),
+        Sign(loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
+             "the loss has not got below that of guessing", release=_LEARNED, patience=4, reliability=0.5, kind="loss"),
+        Sign(loss.with_values(course.bounces), 1.0, ABOVE, _BANK, "the loss goes up and down by large parts of itself",
+             release=0.6, reliability=0.6, kind="loss"),
+    ]  # fmt: skip
+
+
+def _step_signs(run: RunFacts, course: LossCourse) -> list[Sign]:
+    ratio, cosine = run.series("stability.ratio"), run.series("grad.successive.gradient")
+    update = run.layers("update.ratio").median()
+    late = update.since(int(update.step[2]) if len(update) > 5 else None)
+    return [
+        Sign(ratio, 2.0, ABOVE, _COHEN, "the sharpness stands far above its threshold", release=1.3, patience=2),
+        Sign(cosine, -0.5, BELOW, "Xing et al. 2018, A Walk with SGD",
+             "successive gradients point against each other", release=-0.3),
+        Sign(late, 0.1, ABOVE, _KARPATHY, "each step changes the weights by a tenth or more", release=0.05),
+        Sign(course.loss.with_values(course.peak), 3.0, ABOVE, _BANK, "the loss once shot up far above its start",
+             patience=1, starts="crossing"),
+        Sign(_largest_growth(run), 3.0, ABOVE, _BANK, "the weights were thrown to several times their size",
+             patience=1, starts="crossing"),
+    ]  # fmt: skip
+
+
+def _largest_growth(run: RunFacts) -> Series:
+    """Return the largest ‖θ‖/‖θ(0)‖ so far."""
+    norm = total_norm(run)
+    return norm.with_values(np.maximum.accumulate(norm.value / norm.value[0])) if norm else norm

@@ -1,0 +1,100 @@
+"""The step is too small: the loss falls steadily, far from its end, and would bear larger steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from trainvitals.schema import Advice
+from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.loss_course import LossCourse, loss_course
+from trainvitals.verdicts.noise import noise_deviation
+from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
+from trainvitals.verdicts.series import Floats, Ints, Series
+from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.weigh import weigh
+
+_KARPATHY = "Karpathy 2015, CS231n notes on babysitting the learning process: a tenth of the usual 1e-3"
+_COHEN = "Cohen et al. 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability"
+_SMITH = "Smith 2018, A disciplined approach to neural network hyper-parameters, section 4"
+_PLAIN = "by its meaning: the pace would have to last twice as long as the run to halve the loss"
+_MIN_POINTS = 10
+
+
+class StepTooSmall(Condition):
+    """At its present pace the loss would take several times the run so far to halve, and the steps are tiny."""
+
+    id = "step_too_small"
+    title = "Step too small"
+    says = "Training moves in the right direction and would get there sooner with larger steps."
+    reads = ("loss.train", "chance.loss", "update.ratio", "stability.ratio", "learning_rate")
+    source = _SMITH
+    advice = (
+        Advice("Raise the learning rate by a factor of 3 to 10 until the loss falls faster or bounces.", _SMITH),
+        Advice("Look for the largest usable rate with a short run that raises it step by step.",
+               "Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3"),
+    )  # fmt: skip
+
+    def judge(self, run: RunFacts) -> Judgement:
+        """Return `alarm` when the pace is slow and all that was measured of the steps says that they are tiny."""
+        course = loss_course(run, _MIN_POINTS)
+        update = run.layers("update.ratio").median()
+        ratio = run.series("stability.ratio")
+        if not update and not ratio:
+            raise Unmeasured(run.why_missing("update.ratio"), run.why_missing("stability.ratio"))
+        slow = Sign(
+            _pace(course, _at_full_rate(run, course.loss.step)), 2.0, ABOVE, _PLAIN,
+            "at this pace the loss would need several times the run so far to halve", release=1.0, reliability=0.6,
+        )  # fmt: skip
+        tiny = Sign(update, 1e-4, BELOW, _KARPATHY, "a step changes the weights by very little", release=2e-4)
+        far = Sign(
+            ratio, 0.05, BELOW, _COHEN, "the sharpness leaves room for steps twenty times as large", release=0.1,
+            reliability=0.5,
+        )  # fmt: skip
+        steps = [sign for sign in (tiny, far) if sign.series]
+        found = weigh([slow, *steps], watch=1 + len(steps), alarm=1 + len(steps), leading=[slow])
+        missing = [run.why_missing(name) for name, series in (("update.ratio", update), ("stability.ratio", ratio))
+                   if not series]  # fmt: skip
+        judgement = found.judgement("The steps are too small", "The steps are not what holds the loss up", missing)
+        return replace(judgement, since=_since(run, judgement))
+
+
+def _since(run: RunFacts, judgement: Judgement) -> int | None:
+    """Return when it began: with the learning rate, which the pace of the loss shows only later."""
+    if judgement.since is None or not run.learning_rate:
+        return judgement.since
+    rate = run.learning_rate.until(judgement.since)
+    changed = np.flatnonzero(np.abs(np.diff(np.log(np.maximum(rate.value, 1e-300)))) > np.log(1.5))
+    return int(rate.step[changed[-1] + 1] if len(changed) else run.series("loss.train").step[0])
+
+
+def _at_full_rate(run: RunFacts, steps: Ints) -> Floats:
+    """Return at each of `steps` whether the learning rate was at half or more of its largest so far, and not rising."""
+    rate = run.learning_rate
+    if not rate:
+        return np.ones(len(steps), bool)
+    now = rate.at(steps)
+    largest = Series(rate.name, rate.step, np.maximum.accumulate(rate.value)).at(steps)
+    earlier = rate.at(steps - np.maximum(steps // 10, 1))
+    return ~(now < 0.5 * largest) & ~(now > 1.02 * earlier)
+
+
+def _pace(course: LossCourse, counted: Floats) -> Series:
+    """Return how many times the run so far it would take to halve the loss, at the pace of the second half of it.
+
+    0 where that says nothing: a loss that is below half of its reference, that does not fall beyond its noise, or a
+    learning rate on its way up or down.
+    """
+    step, loss = course.loss.step.astype(np.float64), course.loss.value
+    noise = noise_deviation(loss)
+    pace = np.zeros(len(loss))
+    for i in range(_MIN_POINTS - 1, len(loss)):
+        middle = int(np.searchsorted(step, (step[0] + step[i]) / 2))
+        quarter = max(1, (i + 1 - middle) // 3)
+        then, now = loss[middle : middle + quarter], loss[i + 1 - quarter : i + 1]
+        fall, error = float(then.mean() - now.mean()), noise * np.sqrt(2 / quarter)
+        seconds = step[i + 1 - quarter : i + 1].mean() - step[middle : middle + quarter].mean()
+        if counted[i] and course.level[i] > 0.5 and fall > 3 * error and seconds > 0:
+            pace[i] = 0.5 * float(now.mean()) / (fall / seconds) / max(step[i] - step[0], 1.0)
+    return course.loss.with_values(pace)
