@@ -20,7 +20,8 @@ NUM_BLOCKS = 16
 # Sums per class and per block are optional: each kind is left out when it alone would take more than this.
 _OPTIONAL_BYTES = 2**30
 
-_COLUMNS = 2**20  # parameters widened to the accumulators' dtype at a time
+_TILE_NUMBERS = 2**19  # of gradients widened to the accumulators' dtype at a time: 4 MiB, which stay in a CPU's cache
+_MIN_COLUMNS = 256
 
 
 class GradientSums:
@@ -117,30 +118,45 @@ class GradientSums:
             self._allocate(gradients.device)
         blocks = (torch.arange(len(gradients), device=gradients.device) + self.num_samples) % NUM_BLOCKS
         labels = None if labels is None else labels.to(gradients.device, torch.long)
+        columns = self._columns(gradients)
         squared = torch.zeros(len(gradients), dtype=self.dtype, device=gradients.device)
-        for start in range(0, self.num_parameters, _COLUMNS):
-            squared += gradients[:, start : start + _COLUMNS].to(self.dtype).square().sum(1)
+        for start in range(0, self.num_parameters, columns):
+            squared += gradients[:, start : start + columns].to(self.dtype).square().sum(1)
         inverse = torch.where(squared == 0, 0.0, squared.rsqrt())  # (m,) 1/‖g_i‖
-        for start in range(0, self.num_parameters, _COLUMNS):
-            self._add_columns(slice(start, start + _COLUMNS), gradients, inverse, labels, blocks)
+        is_bad = ~squared.isfinite()
+        inverse[is_bad] = torch.nan
+        sums, weights = self._weights(inverse, labels, blocks)
+        bad = is_bad.nonzero().flatten().tolist()
+        for start in range(0, self.num_parameters, columns):
+            tile = slice(start, start + columns)
+            g = gradients[:, tile].to(self.dtype)  # (m, columns)
+            for total, part in zip(sums, _product(weights, g, bad).split([len(t) for t in sums]), strict=True):
+                total[:, tile] += part
+            self.sum_of_squares[tile] += g.square().sum(0)
         if self.class_sizes is not None and self.class_counts is not None and labels is not None:
             self.class_sizes.index_add_(0, labels, torch.ones_like(squared))
             self.class_counts.index_add_(0, labels, (squared != 0).to(self.dtype))
         self.squared_norms = torch.cat([self.squared_norms, squared])
         self.num_samples += len(gradients)
 
-    def _add_columns(
-        self, columns: slice, gradients: Tensor, inverse: Tensor, labels: Tensor | None, blocks: Tensor
-    ) -> None:
-        g = gradients[:, columns].to(self.dtype)  # (m, columns)
-        self.sum[columns] += g.sum(0)
-        self.unit_sum[columns] += inverse @ g
-        self.sum_of_squares[columns] += g.square().sum(0)
+    def _columns(self, gradients: Tensor) -> int:
+        is_on_cpu = gradients.device.type == "cpu"
+        return max(_MIN_COLUMNS, (_TILE_NUMBERS if is_on_cpu else 2**26) // max(1, len(gradients)))
+
+    def _weights(self, inverse: Tensor, labels: Tensor | None, blocks: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the sums that are kept, (rows, P) each, and the weights of the samples in all their rows, (rows, m).
+
+        Every sum is linear in the gradients: one product gives them all.
+        """
+        sums, weights = [self.sum[None], self.unit_sum[None]], [torch.ones_like(inverse)[None], inverse[None]]
         if self.block_sums is not None:
-            self.block_sums[:, columns].index_add_(0, blocks, g)
+            sums.append(self.block_sums)
+            weights.append(_indicator(blocks, NUM_BLOCKS, self.dtype))
         if self.class_sums is not None and self.class_unit_sums is not None and labels is not None:
-            self.class_sums[:, columns].index_add_(0, labels, g)
-            self.class_unit_sums[:, columns].index_add_(0, labels, g * inverse[:, None])
+            of_class = _indicator(labels, len(self.class_sums), self.dtype)
+            sums += [self.class_sums, self.class_unit_sums]
+            weights += [of_class, torch.where(of_class > 0, inverse, 0.0)]
+        return sums, torch.cat(weights)
 
     def merge(self, other: GradientSums) -> None:
         """Add another fold's samples behind this one's: the same as one fold over both.
@@ -197,6 +213,27 @@ class GradientSums:
                 f"with values {int(labels.min())}..{int(labels.max())} in GradientSums.add; "
                 "pass the labels of this piece's samples"
             )
+
+
+def _indicator(labels: Tensor, num_rows: int, dtype: torch.dtype) -> Tensor:
+    """Return (rows, m): 1 where a sample has the row's label."""
+    rows = torch.arange(num_rows, device=labels.device)
+    return (labels[None] == rows[:, None]).to(dtype)
+
+
+def _product(weights: Tensor, gradients: Tensor, bad: list[int]) -> Tensor:
+    """Return weights @ gradients, (rows, columns), where a sample without weight in a row has no part in it.
+
+    Not even one whose gradient is NaN or Inf (`bad`): in a plain product 0 · NaN would be NaN everywhere.
+    """
+    if not bad:
+        return weights @ gradients
+    good = [i for i in range(len(gradients)) if i not in bad]
+    product = weights[:, good] @ gradients[good]
+    for i in bad:
+        rows = weights[:, i] != 0
+        product[rows] += weights[rows, i, None] * gradients[i]
+    return product
 
 
 def _reason(kind: str, num_rows: int, row_bytes: int, limit: int) -> str | None:

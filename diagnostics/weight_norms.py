@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,13 +26,28 @@ def frobenius(tensor: Tensor) -> float:
     >>> frobenius(torch.tensor([[3.0], [4.0]]))
     5.0
     """
-    return float(tensor.double().square().sum().sqrt())
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+
+
+def norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return ‖θ_l‖_F in float64 by name: one copy from the device for all.
+
+    >>> norms({"a": torch.tensor([3.0, 4.0]), "b": torch.ones(4)})
+    {'a': 5.0, 'b': 2.0}
+    """
+    if not tensors:
+        return {}
+    found = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors.values()]
+    return dict(zip(tensors, torch.stack([norm.to(found[0].device) for norm in found]).tolist(), strict=True))
 
 
 def growth(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> tuple[dict[str, float], list[str]]:
     """Return ‖θ_l‖/‖θ_l(0)‖ by name, and the names that have none because they started at zero."""
-    norms = {name: frobenius(start[name]) for name in now}
-    values = {name: frobenius(now[name]) / norm for name, norm in norms.items() if norm != 0}
+    return _growth(norms(now), norms({name: start[name] for name in now}))
+
+
+def _growth(now: Mapping[str, float], start: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
+    values = {name: norm / start[name] for name, norm in now.items() if start[name] != 0}
     return values, [name for name in now if name not in values]
 
 
@@ -61,7 +76,7 @@ def robust_z(values: Mapping[str, float]) -> dict[str, float]:
 
 def distance(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
     """Return ‖θ_l − θ_l(0)‖ by name."""
-    return {name: frobenius(now[name].double() - start[name].double()) for name in now}
+    return norms({name: now[name].double() - start[name] for name in now})
 
 
 def update_ratio(update: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tuple[dict[str, float], list[str]]:
@@ -71,8 +86,9 @@ def update_ratio(update: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tup
         update: Δθ_l = θ_l(t) − θ_l(t−1) by name.
         now: θ_l(t) by name.
     """
-    before = {name: frobenius(now[name].double() - step.double()) for name, step in update.items() if name in now}
-    values = {name: frobenius(update[name]) / norm for name, norm in before.items() if norm != 0}
+    before = norms({name: now[name].double() - step for name, step in update.items() if name in now})
+    sizes = norms({name: update[name] for name in before})
+    values = {name: sizes[name] / norm for name, norm in before.items() if norm != 0}
     return values, [name for name in before if name not in values]
 
 
@@ -85,9 +101,9 @@ def _by_tensor(values: Mapping[str, float], left_out: list[str] | None = None, w
     )  # fmt: skip
 
 
-def _outliers(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Reading:
-    logs = {name: math.log(g) for name, g in growth(now, start)[0].items() if 0 < g < math.inf}
-    left_out = [name for name in now if name not in logs]
+def _outliers(grown: Mapping[str, float], names: Iterable[str]) -> Reading:
+    logs = {name: math.log(g) for name, g in grown.items() if 0 < g < math.inf}
+    left_out = [name for name in names if name not in logs]
     return _by_tensor(robust_z(logs), left_out, "it has no growth above 0")
 
 
@@ -106,6 +122,8 @@ class WeightNorms(Diagnostic):
     """
 
     reference: Mapping[str, Tensor] | None = None
+
+    _norms_at_start: dict[str, float] | None = field(default=None, init=False, repr=False, compare=False)
 
     name = "weights.norm"
     title = "Weight norms"
@@ -156,12 +174,20 @@ class WeightNorms(Diagnostic):
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
         """Return norms, growth, distance and outlier scores."""
         now = snapshot.parameters
-        why = "its norm was 0 at the start"
+        sizes = norms(now)
+        value = _by_tensor(sizes, why="the model has no parameters")
+        try:
+            start = self._start(snapshot)
+        except Missing as reason:
+            return {"value": value, **dict.fromkeys(("growth", "distance", "outlier"), Reading.absent(str(reason)))}
+        if self._norms_at_start is None or self._norms_at_start.keys() != start.keys():  # layers may thaw
+            self._norms_at_start = norms(start)
+        grown, left_out = _growth(sizes, self._norms_at_start)
         return {
-            "value": _by_tensor({name: frobenius(p) for name, p in now.items()}, why="the model has no parameters"),
-            "growth": or_missing(lambda: _by_tensor(*growth(now, self._start(snapshot)), why)),
-            "distance": or_missing(lambda: _by_tensor(distance(now, self._start(snapshot)))),
-            "outlier": or_missing(lambda: _outliers(now, self._start(snapshot))),
+            "value": value,
+            "growth": or_missing(lambda: _by_tensor(grown, left_out, "its norm was 0 at the start")),
+            "distance": _by_tensor(distance(now, start)),
+            "outlier": or_missing(lambda: _outliers(grown, sizes)),
         }
 
     def _start(self, snapshot: Snapshot) -> Mapping[str, Tensor]:

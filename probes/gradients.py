@@ -101,22 +101,22 @@ class TrajectoryRecorder:
     def __init__(self, names: Callable[[], Mapping[Tensor, str]], is_wanted: Callable[[int], bool]) -> None:
         self._names = names
         self._is_wanted = is_wanted
-        self._before: dict[str, Tensor] | None = None
+        self._before: list[tuple[str, Tensor, Tensor]] | None = None  # name, parameter, its copy before the step
         self._steps: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}  # step -> gradient, update
 
     def before_step(self, optimizer: Optimizer, step: int) -> None:
         """Copy the weights of `optimizer` if the update that makes `step` will be read."""
         self._before = None
         if self._is_wanted(step) or self._is_wanted(step + 1):
-            self._before = {name: p.detach().clone() for name, p in self._parameters(optimizer)}
+            self._before = [(name, p, p.detach().clone()) for name, p in self._parameters(optimizer)]
 
     def after_step(self, optimizer: Optimizer, step: int) -> None:
         """Keep what the step that made `step` did, and forget what no later step reads."""
         if self._before is not None:
-            update = {name: p.detach() - self._before[name] for name, p in self._parameters(optimizer)}
+            update = {name: p.detach() - before for name, p, before in self._before}
             gradient = {
                 name: (p.grad.to_dense() if p.grad.is_sparse else p.grad).detach().clone()
-                for name, p in self._parameters(optimizer)
+                for name, p, _ in self._before
                 if p.grad is not None
             }
             self._steps[step] = (gradient, update)

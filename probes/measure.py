@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -110,17 +111,18 @@ def take_readings(
         due = {d.name: d for d in diagnostics}
         return ModelSnapshot(subject, due, step=step, trajectory=trajectory, progress=progress)
 
-    with _lent(subject), ExitStack() as released:
-        snapshot = snapshot_of(subject)
+    lends = any(_needs_a_pass(type(d)) for d in diagnostics)
+    with _lent(subject) if lends else _looked_at(subject), ExitStack() as released:
+        snapshot, dtype = snapshot_of(subject), subject.dtype
         released.callback(snapshot.release)
         twin: ModelSnapshot | None = None  # with twice the step of finite differences: what that changes is an error
         for diagnostic in diagnostics:
-            found = _measured(diagnostic, snapshot, subject, on_error)
+            found = _measured(diagnostic, snapshot, subject, on_error, dtype)
             if diagnostic.needs & Needs.HVP and subject.products.way == FINITE_DIFFERENCES:
                 if twin is None:
                     twin = snapshot_of(replace(subject, products=subject.products.with_step(2.0)))
                     released.callback(twin.release)
-                found = widened(found, _measured(copy.deepcopy(diagnostic), twin, subject, None))
+                found = widened(found, _measured(copy.deepcopy(diagnostic), twin, subject, None, dtype))
             readings.update(found)
     return readings
 
@@ -135,8 +137,23 @@ def _lent(subject: Subject) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _looked_at(subject: Subject) -> Iterator[None]:
+    """Read weights and optimiser as they stand: without a pass there is nothing to lend, or to put back."""
+    subject.is_lent = False
+    try:
+        is_plain = not (torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu"))
+        if is_plain and torch.get_default_device().type == "cpu":
+            yield
+        else:
+            with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.device("cpu"):
+                yield
+    finally:
+        subject.is_lent = True
+
+
 def _measured(
-    diagnostic: Diagnostic, snapshot: ModelSnapshot, subject: Subject, on_error: OnError | None
+    diagnostic: Diagnostic, snapshot: ModelSnapshot, subject: Subject, on_error: OnError | None, dtype: str
 ) -> dict[str, Reading]:
     started, hvps, passes = time.perf_counter(), snapshot.num_hvps, dict(subject.num_passes)
     try:
@@ -149,11 +166,11 @@ def _measured(
         "step": snapshot.step,
         "batch": subject.train.hash,
         "mode": subject.mode,
-        "dtype": str(next(iter(snapshot.parameters.values())).dtype).removeprefix("torch."),
+        "dtype": dtype,
         "forward_passes": subject.num_passes["forward"] - passes["forward"],
         "backward_passes": subject.num_passes["backward"] - passes["backward"],
     }
-    names = diagnostic.descriptions()
+    names = metric_names(type(diagnostic))
     parts = {
         name: found if isinstance(found, Reading) else found[name.removeprefix(f"{diagnostic.name}.")] for name in names
     }
@@ -172,6 +189,17 @@ def _measured(
         )
         for name, part in parts.items()
     }
+
+
+@functools.cache
+def _needs_a_pass(cls: type[Diagnostic]) -> bool:
+    return bool(cls.needs & ~(Needs.PARAMETERS | Needs.OPTIMIZER_STATE | Needs.TRAJECTORY))
+
+
+@functools.cache
+def metric_names(cls: type[Diagnostic]) -> tuple[str, ...]:
+    """Return the full names of what a diagnostic measures."""
+    return tuple(cls.descriptions())
 
 
 def _found(diagnostic: Diagnostic, snapshot: ModelSnapshot) -> Reading | Mapping[str, Reading]:

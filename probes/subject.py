@@ -63,6 +63,7 @@ class Subject:
     products: Products = field(default_factory=Products)  # how Hessian products are made, and what came of it
     heldout_sets: Mapping[str, ProbeBatch] = field(default_factory=dict)  # by name; `heldout` is one of them
     num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
+    is_lent: bool = True  # whether passes may run: nothing that is due needs one otherwise, and the bystander is away
 
     def loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
         """Return the mean loss of a batch and the outputs, at given parameters, inside the bystander."""
@@ -80,7 +81,11 @@ class Subject:
         Inputs are copies (a forward pass may write to them), in float32 for bf16 and fp16 models.
         What draws random numbers does so from the run's own seed, so that every pass of a measurement sees one
         mask. In train mode every pass begins with the same buffers: spectral norm moves its vectors on.
+
+        Raises:
+            RuntimeError: if nothing that is measured at this step has said that it needs a pass.
         """
+        self.check_lent()
         batch = tree_map(_as_probe_input, batch)
         values = dict(parameters)
         if self.mode == "train":
@@ -92,12 +97,32 @@ class Subject:
             outputs = functional_call(self.model, values, (batch[0],))
             return Pass(outputs, self.loss(outputs, batch[1]))  # pyright: ignore[reportOptionalCall]
 
+    def check_lent(self) -> None:
+        """Refuse passes that no `needs` has announced: the model is in the trainer's hands.
+
+        Raises:
+            RuntimeError: if the model is not lent.
+        """
+        if not self.is_lent:
+            raise RuntimeError(
+                "expected what a diagnostic reads to stand in its needs, got a pass through the model that no "
+                "diagnostic of this step has declared; add OUTPUTS, or what it reads, to its needs"
+            )
+
     def parameters(self) -> dict[str, Tensor]:
         """Return copies of trainable parameters by name, tied ones once, in float32 for half precision.
 
-        Copies, for a forward pass may write to its weights: `nn.Embedding(max_norm=...)` does.
+        Copies, for a forward pass may write to its weights: `nn.Embedding(max_norm=...)` does. Aliases where no
+        pass may run.
         """
-        return {name: _copied(p) for name, p in self.model.named_parameters() if p.requires_grad}
+        given = _copied if self.is_lent else float32_if_half
+        return {name: given(p) for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the first trainable parameter, as probe passes hold it, in words."""
+        found = next(p.dtype for p in self.model.parameters() if p.requires_grad)
+        return "float32" if found in _HALF else str(found).removeprefix("torch.")
 
     def weights_at_start(self) -> dict[str, Tensor]:
         """Return copies of what is or may be trained: frozen layers that the optimiser holds may thaw later."""

@@ -82,8 +82,23 @@ def test_gradients_too_small_for_float32_squares_keep_their_direction():
 def test_wide_gradients_are_added_slice_by_slice(samples, monkeypatch):
     G, labels = samples
     whole = folded(G, labels, (20, 17))
-    monkeypatch.setattr("trainvitals.diagnostics.gradient_sums._COLUMNS", 5)
+    monkeypatch.setattr("trainvitals.diagnostics.gradient_sums._TILE_NUMBERS", 1)
+    monkeypatch.setattr("trainvitals.diagnostics.gradient_sums._MIN_COLUMNS", 5)
     assert_same(folded(G, labels, (20, 17)), whole)
+
+
+def test_a_sample_with_nan_touches_no_sum_that_it_is_not_in(samples):
+    G, labels = samples
+    poisoned = G.clone()
+    poisoned[3, 1], poisoned[5, 0] = torch.nan, torch.inf
+    sums, clean = folded(poisoned, labels, (37,)), folded(G, labels, (37,))
+    assert sums.num_nonfinite == 2
+    for kind, rows in (("class_sums", labels[[3, 5]]), ("class_unit_sums", labels[[3, 5]]),
+                       ("block_sums", torch.tensor([3, 5]))):  # fmt: skip
+        untouched = torch.ones(len(getattr(sums, kind)), dtype=torch.bool)
+        untouched[rows] = False
+        torch.testing.assert_close(getattr(sums, kind)[untouched], getattr(clean, kind)[untouched])
+        assert not getattr(sums, kind)[rows].isfinite().all()
 
 
 def test_class_sums_are_left_out_when_too_large_and_say_so(samples):
