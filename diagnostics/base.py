@@ -56,9 +56,6 @@ class Needs(Flag):
     HELDOUT_FEATURES = auto()  # inputs of the classifier on the held-out probe, from its forward pass
 
 
-WITHOUT_A_PASS = Needs.PARAMETERS | Needs.OPTIMIZER_STATE | Needs.TRAJECTORY  # read as they stand
-
-
 class Tier(StrEnum):
     """The smallest preset that holds the diagnostic: each preset holds the ones before it.
 
@@ -160,6 +157,12 @@ class Snapshot(Protocol):
     @property
     def heldout_features(self) -> Tensor: ...  # (M, D) the same on the held-out probe
     @property
+    def layer_names(self) -> Sequence[str]: ...  # modules and activations that a `layers` option can name
+    @property
+    def layer_features(self) -> Mapping[str, Tensor]: ...  # (N, ..., D) of those that `layers` options do name
+    @property
+    def heldout_layer_features(self) -> Mapping[str, Tensor]: ...  # (M, ..., D) the same on the held-out probe
+    @property
     def classifier(self) -> Classifier: ...
     @property
     def sample_losses(self) -> Tensor: ...  # (N,) loss of each sample of the train probe
@@ -249,6 +252,10 @@ class Diagnostic(abc.ABC):
     @abc.abstractmethod
     def measure(self, snapshot: Snapshot) -> Reading | Mapping[str, Reading]:
         """Return the reading, or one reading per part for a group. Raise `Missing` when undefined."""
+
+    def captured_layers(self) -> tuple[str, ...]:
+        """Return names and patterns of layers whose features to keep in the shared forward pass; none unless asked."""
+        return ()
 
     @classmethod
     def descriptions(cls) -> dict[str, Description]:

@@ -1,6 +1,6 @@
 """Whether predicted probabilities mean what they say, on the train and on the held-out probe.
 
-Of a language model each token with a target is a case in place of a sample; of more than 2,048, that many are drawn.
+Of a language model each token with a target is a case in place of a sample; of more than 1,024, that many are drawn.
 
 Legend: N samples (or tokens), C classes, p_i (C,) softmax of the outputs, y_i the label, B bins.
 """

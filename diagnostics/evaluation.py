@@ -22,7 +22,7 @@ from trainvitals.diagnostics.missing import Missing
 
 IGNORED = -100  # the target of a token that has none: torch's and Hugging Face's default
 _SAME_LOSS = 1e-3  # relative: what the loss may differ from the cross-entropy of a pairing
-_MAX_CASES = 2048  # tokens used where a number needs all their outputs or features at once
+_MAX_CASES = 1024  # tokens used where a number needs all their outputs or features at once
 _MAX_ENTRIES = 2**25  # of their outputs: 256 MiB in float64
 _CHUNK_ENTRIES = 2**22  # of outputs widened to float64 at a time
 
@@ -96,7 +96,7 @@ class Evaluation:
     def labelled(self) -> Labelled:
         """The labelled cases, of samples or of tokens.
 
-        Of more than 2,048 tokens (fewer for many classes), that many are drawn once by a fixed seed.
+        Of more than 1,024 tokens (fewer for many classes), that many are drawn once by a fixed seed.
 
         Raises:
             Missing: as `labels`; for tokens also if the loss is the mean cross-entropy of no pairing of outputs and

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
+from trainvitals.diagnostics.base import Missing, Needs, Tier
+from trainvitals.diagnostics.feature_layers import FeatureDiagnostic, FeatureView
 from trainvitals.schema import Chart, Question, Reading, Scale
 
 _UNDEFINED = "No last-layer features of shape (N, D), fewer than 2 samples, NaN or Inf in them"
@@ -25,11 +26,11 @@ def feature_matrix(features: Tensor) -> Tensor:
         Missing: if they are not (N, D) with N ≥ 2, hold NaN or Inf, or are all zero.
     """
     if features.ndim != 2 or len(features) < 2:
-        raise Missing(f"last-layer features have shape {tuple(features.shape)}, expected (N, D) with N >= 2")
+        raise Missing(f"the features have shape {tuple(features.shape)}, expected (N, D) with N >= 2")
     if not features.isfinite().all():
         raise Missing("the features hold NaN or Inf")
     if not features.any():
-        raise Missing("all units of the last layer are dead: the features are zero on every sample")
+        raise Missing("all units of the layer are dead: the features are zero on every sample")
     return features.double()
 
 
@@ -76,22 +77,25 @@ def components_for(eigenvalues: Tensor, share: float) -> int:
     return int((held < share * (1 - 1e-12) * held[-1]).sum()) + 1
 
 
-def _singular_values(snapshot: Snapshot) -> Tensor:
-    return torch.linalg.svdvals(feature_matrix(snapshot.features))  # (min(N, D),)
+def _singular_values(view: FeatureView) -> Tensor:
+    return torch.linalg.svdvals(feature_matrix(view.features))  # (min(N, D),)
 
 
-def _deviations(snapshot: Snapshot) -> Tensor:
+def _deviations(view: FeatureView) -> Tensor:
     """Standard deviations along the principal directions, (K,), largest first."""
-    centred = centred_features(snapshot.features)
+    centred = centred_features(view.features)
     N, D = centred.shape
     return torch.linalg.svdvals(centred)[: min(N - 1, D)] / N**0.5
 
 
 @dataclass
-class EffectiveRank(Diagnostic):
+class EffectiveRank(FeatureDiagnostic):
     """exp of the entropy of the normalised singular values of the features H (N, D), not centred.
 
-    Value in [1, min(N, D)], exact on the probe; unchanged when features are scaled or rotated. No options.
+    Value in [1, min(N, D)], exact on the probe; unchanged when features are scaled or rotated.
+
+    Args:
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "rank.effective"
@@ -106,16 +110,19 @@ class EffectiveRank(Diagnostic):
     tier = Tier.DEFAULT
     interval = 100
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the effective rank."""
-        return Reading(value=effective_rank(snapshot.once(_singular_values)))
+        return Reading(value=effective_rank(view.once(_singular_values)))
 
 
 @dataclass
-class ParticipationRatio(Diagnostic):
+class ParticipationRatio(FeatureDiagnostic):
     """(Σλ)²/Σλ² over the eigenvalues λ of the features' covariance (features centred).
 
-    Value in [1, K], exact on the probe; unchanged when features are shifted, scaled or rotated. No options.
+    Value in [1, K], exact on the probe; unchanged when features are shifted, scaled or rotated.
+
+    Args:
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "rank.participation"
@@ -130,19 +137,20 @@ class ParticipationRatio(Diagnostic):
     tier = Tier.FULL
     interval = 50
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the participation ratio."""
-        return Reading(value=participation_ratio(snapshot.once(_deviations).square()))
+        return Reading(value=participation_ratio(view.once(_deviations).square()))
 
 
 @dataclass
-class FeatureSpectrum(Diagnostic):
+class FeatureSpectrum(FeatureDiagnostic):
     """Standard deviations of the features along their principal directions, largest first.
 
     Value (min(num, K),), exact on the probe. Details: `variance`, the sum of all squares.
 
     Args:
         num: how many of the largest are kept.
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "features.spectrum"
@@ -162,29 +170,30 @@ class FeatureSpectrum(Diagnostic):
 
     num: int = 20
 
-    def __post_init__(self) -> None:
+    def _check_options(self) -> None:
         if isinstance(self.num, bool) or not isinstance(self.num, int) or self.num < 1:
             raise ValueError(
                 f"expected a whole number of at least 1, got num={self.num!r} in options of 'features.spectrum'; "
                 "leave it out for 20"
             )
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the largest standard deviations."""
-        deviations = snapshot.once(_deviations)
+        deviations = view.once(_deviations)
         kept = deviations[: self.num]
         keys = tuple(str(k + 1) for k in range(len(kept)))
         return Reading(value=kept, keys=keys, details={"variance": float(deviations.square().sum())})
 
 
 @dataclass
-class FeatureComponents(Diagnostic):
+class FeatureComponents(FeatureDiagnostic):
     """Fewest principal components that hold a share of the features' variance.
 
     A whole number in 1..K, exact on the probe; unchanged when features are shifted, scaled or rotated.
 
     Args:
         share: of the variance; 0.95 is customary, no theory asks for it.
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "features.components"
@@ -201,23 +210,26 @@ class FeatureComponents(Diagnostic):
 
     share: float = 0.95
 
-    def __post_init__(self) -> None:
+    def _check_options(self) -> None:
         if not 0 < self.share <= 1:
             raise ValueError(
                 f"expected 0 < share <= 1, got share={self.share!r} in options of 'features.components'; try 0.95"
             )
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the number of components."""
-        return Reading(value=float(components_for(snapshot.once(_deviations).square(), self.share)))
+        return Reading(value=float(components_for(view.once(_deviations).square(), self.share)))
 
 
 @dataclass
-class FeatureCondition(Diagnostic):
+class FeatureCondition(FeatureDiagnostic):
     """Largest over smallest standard deviation of the features along their K principal directions.
 
     Value ≥ 1, exact on the probe; unchanged when features are shifted, scaled or rotated. With N ≤ D the smallest
-    depends on N. No options.
+    depends on N.
+
+    Args:
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "features.condition"
@@ -232,9 +244,9 @@ class FeatureCondition(Diagnostic):
     interval = 100
     scale = Scale.LOG
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the condition number."""
-        deviations, features = snapshot.once(_deviations), snapshot.features
+        deviations, features = view.once(_deviations), view.features
         # numpy.linalg.matrix_rank's default tolerance, in the features' own dtype
         rounding = max(features.shape) * torch.finfo(features.dtype).eps * float(deviations[0])
         rank = int((deviations > rounding).sum())

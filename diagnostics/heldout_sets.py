@@ -14,7 +14,7 @@ import torch
 from trainvitals.diagnostics.base import Diagnostic, Evaluation, Missing, Needs, Part, Snapshot, Tier, or_missing
 from trainvitals.diagnostics.by_layer import by_layer
 from trainvitals.diagnostics.class_probabilities import log_probabilities
-from trainvitals.diagnostics.generalization_gap import share_error
+from trainvitals.diagnostics.generalization_gap import accuracy_and_error
 from trainvitals.schema import Chart, Question, Reading
 
 Number = tuple[float, float]  # value and standard error
@@ -43,8 +43,7 @@ def _loss(evaluation: Evaluation) -> Number:
 
 
 def _accuracy(evaluation: Evaluation) -> Number:
-    share = evaluation.accuracy()
-    return share, share_error(share, evaluation.num_samples)
+    return accuracy_and_error(evaluation)
 
 
 def _by_set(

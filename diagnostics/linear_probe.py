@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
+from trainvitals.diagnostics.base import Missing, Needs, Tier
+from trainvitals.diagnostics.feature_layers import FeatureDiagnostic, FeatureView
 from trainvitals.diagnostics.generalization_gap import share_error
 from trainvitals.diagnostics.nearest_neighbours import probe_features
 from trainvitals.schema import Question, Reading
@@ -64,7 +65,7 @@ def fitted(features: Tensor, labels: Tensor, num_classes: int, ridge: float) -> 
 
 
 @dataclass
-class LinearProbe(Diagnostic):
+class LinearProbe(FeatureDiagnostic):
     """Accuracy on the held-out probe of a linear classifier fitted to the last-layer features of the train probe.
 
     Value in [0, 1]; `error` is the binomial standard error, for the data that the held-out probe was drawn from.
@@ -74,6 +75,7 @@ class LinearProbe(Diagnostic):
 
     Args:
         ridge: weight of the penalty beside the mean variance of a feature; 0.01 is our choice.
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "probe.linear"
@@ -96,18 +98,18 @@ class LinearProbe(Diagnostic):
 
     ridge: float = 0.01
 
-    def __post_init__(self) -> None:
+    def _check_options(self) -> None:
         if not 0 < self.ridge < float("inf"):
             raise ValueError(f"expected ridge > 0, got ridge={self.ridge!r} in options of 'probe.linear'; try 0.01")
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the held-out accuracy."""
-        labels, num_classes = snapshot.train.labels()
-        wanted, _ = snapshot.heldout.labels()
-        base, queries = probe_features(snapshot)
+        labels, num_classes = view.labels()
+        wanted = view.heldout_labels()
+        base, queries = probe_features(view)
         if len(base) != len(labels) or len(queries) != len(wanted):
             raise Missing("features and labels differ in number")
         classifier = fitted(base, labels, num_classes, self.ridge)
         accuracy = classifier.accuracy(queries, wanted)
         details = {"train": classifier.accuracy(base, labels)}
-        return Reading(value=accuracy, error=share_error(accuracy, len(wanted)), details=details)
+        return Reading(value=accuracy, error=share_error(accuracy, view.num_heldout), details=details)

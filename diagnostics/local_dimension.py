@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
+from trainvitals.diagnostics.base import Missing, Needs, Tier
+from trainvitals.diagnostics.feature_layers import FeatureDiagnostic, FeatureView
 from trainvitals.diagnostics.nearest_neighbours import distances_to_others
 from trainvitals.schema import Question, Reading
 
@@ -31,7 +32,7 @@ def local_dimensions(d: Tensor, k: int) -> Tensor:
 
 
 @dataclass
-class LocalDimension(Diagnostic):
+class LocalDimension(FeatureDiagnostic):
     """Local intrinsic dimension of the last-layer features, the geometric mean over samples, from k neighbours each.
 
     Value > 0, exact on the probe; unchanged when features are shifted, scaled or rotated. The estimate takes the
@@ -41,6 +42,7 @@ class LocalDimension(Diagnostic):
 
     Args:
         k: number of neighbours, at least 3; 20 is our choice, within the 10 to 20 of Levina and Bickel.
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "id.local"
@@ -63,15 +65,15 @@ class LocalDimension(Diagnostic):
 
     k: int = 20
 
-    def __post_init__(self) -> None:
+    def _check_options(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 3:
             raise ValueError(
                 f"expected a whole number of at least 3, got k={self.k!r} in options of 'id.local'; try 20"
             )
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the geometric mean of the local dimensions."""
-        d = snapshot.once(distances_to_others)
+        d = view.once(distances_to_others)
         if len(d) <= self.k:
             raise Missing(f"{len(d)} samples in the probe batch: {self.k} neighbours need {self.k + 1}")
         found = local_dimensions(d, self.k)

@@ -34,7 +34,7 @@ class Margin(Diagnostic):
 
     `mean`, with the standard error of the mean for the data that the probe was drawn from, and `lowest`, exact on
     the probe: above 0 once every sample is classified right. Of a classifier of tokens, each token with a target is a
-    case in place of a sample; of more than 2,048, that many are drawn by a fixed seed. In the unit of the outputs,
+    case in place of a sample; of more than 1,024, that many are drawn by a fixed seed. In the unit of the outputs,
     which grow with the weights: not comparable between runs, and not normalised. Details of `lowest`: `sample`, its
     place in the probe batch, and `token`, the place in the sample.
     No options.

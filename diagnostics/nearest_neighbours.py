@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Snapshot, Tier
+from trainvitals.diagnostics.base import Missing, Needs, Tier
+from trainvitals.diagnostics.feature_layers import FeatureDiagnostic, FeatureView
 from trainvitals.diagnostics.feature_rank import feature_matrix
 from trainvitals.diagnostics.generalization_gap import share_error
 from trainvitals.schema import Question, Reading
@@ -36,13 +37,13 @@ def neighbour_weights(d: Tensor, k: int) -> Tensor:
     return nearer + tied * (k - nearer.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
 
 
-def distances_to_others(snapshot: Snapshot) -> Tensor:
+def distances_to_others(view: FeatureView) -> Tensor:
     """Return distances (N, N) between the train probe's features, infinite to a sample itself, for `Snapshot.once`.
 
     Raises:
         Missing: as `feature_matrix`.
     """
-    H = feature_matrix(snapshot.features)
+    H = feature_matrix(view.features)
     return distances(H, H).fill_diagonal_(torch.inf)
 
 
@@ -77,7 +78,7 @@ def _check_k(k: object, name: str) -> None:
 
 
 @dataclass
-class KnnPurity(Diagnostic):
+class KnnPurity(FeatureDiagnostic):
     """Share of a sample's k nearest neighbours among the train probe's last-layer features that have its label.
 
     Value in [0, 1], the mean over samples, exact on the probe; Euclidean distances. Unchanged when features are
@@ -85,6 +86,7 @@ class KnnPurity(Diagnostic):
 
     Args:
         k: number of neighbours; 10 is our choice.
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "knn_purity"
@@ -104,13 +106,13 @@ class KnnPurity(Diagnostic):
 
     k: int = 10
 
-    def __post_init__(self) -> None:
+    def _check_options(self) -> None:
         _check_k(self.k, self.name)
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the purity."""
-        labels, num_classes = snapshot.train.labels()
-        d = snapshot.once(distances_to_others)
+        labels, num_classes = view.labels()
+        d = view.once(distances_to_others)
         if len(d) <= self.k:
             raise Missing(f"{len(d)} samples in the probe batch: {self.k} neighbours need {self.k + 1}")
         counts = torch.bincount(labels, minlength=num_classes).double()
@@ -119,7 +121,7 @@ class KnnPurity(Diagnostic):
 
 
 @dataclass
-class KnnProbe(Diagnostic):
+class KnnProbe(FeatureDiagnostic):
     """Accuracy on the held-out probe of a vote of the k nearest samples of the train probe, in last-layer features.
 
     Value in [0, 1]; `error` is the binomial standard error, for the data that the held-out probe was drawn from.
@@ -127,6 +129,7 @@ class KnnProbe(Diagnostic):
 
     Args:
         k: number of neighbours; 10 is our choice.
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "probe.knn"
@@ -145,28 +148,28 @@ class KnnProbe(Diagnostic):
 
     k: int = 10
 
-    def __post_init__(self) -> None:
+    def _check_options(self) -> None:
         _check_k(self.k, self.name)
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return the accuracy."""
-        labels, num_classes = snapshot.train.labels()
-        wanted, _ = snapshot.heldout.labels()
-        base, queries = probe_features(snapshot)
+        labels, num_classes = view.labels()
+        wanted = view.heldout_labels()
+        base, queries = probe_features(view)
         if len(base) < self.k:
             raise Missing(f"{len(base)} samples in the train probe: fewer than {self.k} neighbours")
         one_hot = torch.nn.functional.one_hot(labels, num_classes).double()
         accuracy = vote_accuracy(neighbour_weights(distances(queries, base), self.k) @ one_hot, wanted)
-        return Reading(value=accuracy, error=share_error(accuracy, len(wanted)))
+        return Reading(value=accuracy, error=share_error(accuracy, view.num_heldout))
 
 
-def probe_features(snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+def probe_features(view: FeatureView) -> tuple[Tensor, Tensor]:
     """Return the features of the train probe (N, D) and of the held-out one (M, D), in float64.
 
     Raises:
         Missing: if one of them is not a finite matrix, they differ in D, or the train features are all zero.
     """
-    base, queries = feature_matrix(snapshot.features), snapshot.heldout_features
+    base, queries = feature_matrix(view.features), view.heldout_features
     if queries.ndim != 2 or queries.shape[1] != base.shape[1]:
         raise Missing(
             f"held-out features have shape {tuple(queries.shape)}, expected (M, D) with D = {base.shape[1]}"

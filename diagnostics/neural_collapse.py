@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
+from trainvitals.diagnostics.base import Missing, Needs, Part, Tier, or_missing
+from trainvitals.diagnostics.feature_layers import FeatureDiagnostic, FeatureView
 from trainvitals.schema import Question, Reading, ReferenceLine, Scale
 
 _SOURCE = "Papyan, Han, Donoho 2020, Prevalence of neural collapse during the terminal phase of deep learning training"
@@ -165,13 +166,13 @@ def nearest_mean_disagreement(stats: ClassStatistics, outputs: Tensor) -> float:
     return float((distances.argmin(1) != outputs.argmax(1)).double().mean())
 
 
-def _statistics(snapshot: Snapshot) -> ClassStatistics:
-    labels, num_classes = snapshot.train.labels()
-    return class_statistics(snapshot.features, labels, num_classes)
+def _statistics(view: FeatureView) -> ClassStatistics:
+    labels, num_classes = view.labels()
+    return class_statistics(view.features, labels, num_classes)
 
 
-def _weight(snapshot: Snapshot, stats: ClassStatistics) -> Tensor:
-    weight, name = snapshot.classifier.weight, snapshot.classifier.name
+def _weight(view: FeatureView, stats: ClassStatistics) -> Tensor:
+    weight, name = view.classifier.weight, view.classifier.name
     if weight.shape != stats.centred_means.shape:
         raise Missing(
             f"the last linear layer, {name}, has a weight of shape {tuple(weight.shape)}, a classifier "
@@ -181,12 +182,15 @@ def _weight(snapshot: Snapshot, stats: ClassStatistics) -> Tensor:
 
 
 @dataclass
-class WithinClassVariability(Diagnostic):
+class WithinClassVariability(FeatureDiagnostic):
     """NC1: tr(Σ_W Σ_B⁺)/C, variability within classes against the spread of their means.
 
     Value ≥ 0, exact on the probe, 0 when every class is one point. Details: `times_c`, the same without
     /C, as the paper's notebook prints it; `trace_ratio` tr Σ_W/tr Σ_B; `cdnv`. Under label smoothing NC1
-    can fall while the trace ratio rises: look at both. No options.
+    can fall while the trace ratio rises: look at both.
+
+    Args:
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "nc1"
@@ -202,21 +206,24 @@ class WithinClassVariability(Diagnostic):
     group = "nc"
     scale = Scale.LOG
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return NC1."""
-        stats = snapshot.once(_statistics)
+        stats = view.once(_statistics)
         trace = within_over_between(stats)
         details = {"times_c": trace, "trace_ratio": trace_ratio(stats), "cdnv": cdnv(stats)}
         return Reading(value=trace / len(stats.centred_means), details=details)
 
 
 @dataclass
-class SimplexGeometry(Diagnostic):
+class SimplexGeometry(FeatureDiagnostic):
     """NC2: do class means, and the classifier's rows, have equal norms and the angles of a simplex.
 
     Four numbers ≥ 0, exact on the probe, each 0 for a simplex: std/mean of ‖μ_c−μ_G‖ and of ‖w_c‖ (over
     the C classes, without Bessel's correction), mean abs(cos + 1/(C−1)) over pairs of centred means and of
-    rows of W. No options.
+    rows of W.
+
+    Args:
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "nc2"
@@ -257,23 +264,26 @@ class SimplexGeometry(Diagnostic):
         ),
     }
 
-    def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
+    def of(self, view: FeatureView) -> Mapping[str, Reading]:
         """Return norms and angles of means and of weights."""
-        stats = snapshot.once(_statistics)
+        stats = view.once(_statistics)
         M = stats.centred_means
         return {
             "norms_means": or_missing(lambda: Reading(value=norm_variation(M))),
-            "norms_weights": or_missing(lambda: Reading(value=norm_variation(_weight(snapshot, stats)))),
+            "norms_weights": or_missing(lambda: Reading(value=norm_variation(_weight(view, stats)))),
             "angles_means": or_missing(lambda: Reading(value=angle_deviation(M))),
-            "angles_weights": or_missing(lambda: Reading(value=angle_deviation(_weight(snapshot, stats)))),
+            "angles_weights": or_missing(lambda: Reading(value=angle_deviation(_weight(view, stats)))),
         }
 
 
 @dataclass
-class SelfDuality(Diagnostic):
+class SelfDuality(FeatureDiagnostic):
     """NC3: ‖Wᵀ/‖W‖_F − M/‖M‖_F‖²_F, M the centred class means as columns.
 
-    Value in [0, 4], exact on the probe, 0 when the classifier's rows and the class means agree. No options.
+    Value in [0, 4], exact on the probe, 0 when the classifier's rows and the class means agree.
+
+    Args:
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "nc3"
@@ -289,17 +299,20 @@ class SelfDuality(Diagnostic):
     group = "nc"
     scale = Scale.LOG
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return NC3."""
-        stats = snapshot.once(_statistics)
-        return Reading(value=self_duality(_weight(snapshot, stats), stats.centred_means))
+        stats = view.once(_statistics)
+        return Reading(value=self_duality(_weight(view, stats), stats.centred_means))
 
 
 @dataclass
-class NearestClassMean(Diagnostic):
+class NearestClassMean(FeatureDiagnostic):
     """NC4: share of samples whose nearest class mean is not the class of the network's largest output.
 
-    Value in [0, 1], exact on the probe; against the network, not the labels. No options.
+    Value in [0, 1], exact on the probe; against the network, not the labels.
+
+    Args:
+        layers: names or patterns of layers to measure in place of the last one (see `feature_layers`).
     """
 
     name = "nc4"
@@ -315,6 +328,6 @@ class NearestClassMean(Diagnostic):
     interval = 50
     group = "nc"
 
-    def measure(self, snapshot: Snapshot) -> Reading:
+    def of(self, view: FeatureView) -> Reading:
         """Return NC4."""
-        return Reading(value=nearest_mean_disagreement(snapshot.once(_statistics), snapshot.train.outputs))
+        return Reading(value=nearest_mean_disagreement(view.once(_statistics), view.outputs))

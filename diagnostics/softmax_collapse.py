@@ -34,7 +34,7 @@ class SoftmaxCollapse(Diagnostic):
 
     Value in [0, 1], exact on the probe, in the dtype of the outputs; for bf16 and fp16 models that is float32, as
     probes compute, and as torch's autocast computes cross-entropy. Of a classifier of tokens, the share of tokens with
-    a target; of more than 2,048, that many are drawn by a fixed seed. No options.
+    a target; of more than 1,024, that many are drawn by a fixed seed. No options.
     """
 
     name = "softmax_collapse"

@@ -12,14 +12,18 @@ than once, is named by the layer before it (`conv1.relu`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from trainvitals.diagnostics.feature_layers import matches
 
 # Non-linearities with both signs of input told apart by `> 0` after them. Sigmoid and softplus are
 # positive everywhere: their pattern says nothing.
@@ -47,33 +51,42 @@ class Capture:
         model: the module to be called inside `capturing()`, already lent by the bystander.
         activations: keep outputs of non-linearities and of linear layers, (N, ...) each.
         features: keep the input of the last `nn.Linear` called.
+        layers: names and glob patterns of modules and activations whose outputs to keep as features (N, ..., D).
     """
 
-    def __init__(self, model: nn.Module, *, activations: bool, features: bool) -> None:
+    def __init__(
+        self, model: nn.Module, *, activations: bool, features: bool, layers: Sequence[str] = ()
+    ) -> None:
         self._model = model
         self._keeps_activations = activations
         self._keeps_features = features
-        self._chunks: dict[str, list[dict[str, Tensor]]] = {"activations": [], "layer_outputs": [], "features": []}
+        self._layers = tuple(layers)
+        self._chunks: dict[str, list[dict[str, Tensor]]] = {
+            "activations": [], "layer_outputs": [], "features": [], "layers": []
+        }  # fmt: skip
+        self.layer_names: tuple[str, ...] = ()  # what `layers` can name, in the order of the forward pass
         self.classifier_name: str | None = None
         self.unit_axes: dict[str, int] = {}  # by name of an activation: the dimension that counts its units
 
     @contextmanager
     def capturing(self, num_samples: int) -> Iterator[None]:
         """Record what a forward pass over `num_samples` samples puts out."""
-        recorder = _Recorder(self._model, num_samples, self._keeps_activations, self._keeps_features)
+        recorder = _Recorder(self._model, num_samples, self._keeps_activations, self._keeps_features, self._layers)
         with recorder.recording():
             yield
         for kind, found in (
             ("activations", recorder.activations),
             ("layer_outputs", recorder.layer_outputs),
             ("features", recorder.features),
+            ("layers", recorder.layers),
         ):
             self._chunks[kind].append(found)
+        self.layer_names = recorder.layer_names
         self.classifier_name = recorder.classifier_name
         self.unit_axes = recorder.unit_axes
 
     def collected(self, kind: str) -> dict[str, Tensor]:
-        """Return (N, ...) tensors by layer name: "activations", "layer_outputs" or "features".
+        """Return (N, ...) tensors by layer name: "activations", "layer_outputs", "features" or "layers".
 
         A layer whose shape differs between chunks (sequences padded to other lengths) is left out.
         """
@@ -87,20 +100,37 @@ class Capture:
         }
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A non-linearity as it was called."""
+
+    own_name: str | None  # of the activation module that called it
+    name: str  # by the layer before
+    output: Tensor | None  # (N, ...), where activations are kept
+    features: Tensor | None  # (N, ..., D), where it was asked for
+    axis: int  # the dimension that counts its units
+    when: int  # how many modules had returned
+
+
 class _Recorder(TorchFunctionMode):
     """Records one forward pass."""
 
-    def __init__(self, model: nn.Module, num_samples: int, activations: bool, features: bool) -> None:
+    def __init__(
+        self, model: nn.Module, num_samples: int, activations: bool, features: bool, layers: Sequence[str]
+    ) -> None:
         super().__init__()
         self._names = {module: name or "model" for name, module in model.named_modules()}
         self._num_samples = num_samples
         self._keeps_activations = activations
         self._keeps_features = features
+        self._layers = layers
         self._stack: list[nn.Module] = []
         self._last_layer = "input"
         self._last_axis: int | None = None  # of that layer's units, None where its kind does not say
+        self._last_units = 0  # how many there are
         self._calls: Counter[str] = Counter()
-        self._found: list[tuple[str | None, str, Tensor, int]] = []  # a module's own name, that by the layer before
+        self._found: list[_Seen] = []
+        self._modules: list[tuple[str, Tensor | None]] = []  # modules as they returned, and what is kept as features
         self.layer_outputs: dict[str, Tensor] = {}
         self.features: dict[str, Tensor] = {}
         self.classifier_name: str | None = None
@@ -120,37 +150,70 @@ class _Recorder(TorchFunctionMode):
 
     @property
     def activations(self) -> dict[str, Tensor]:
-        return {name: output for name, (output, _) in self._named().items()}
+        return {name: seen.output for name, seen in self._named().items() if seen.output is not None}
 
     @property
     def unit_axes(self) -> dict[str, int]:
-        return {name: axis for name, (_, axis) in self._named().items()}
+        return {name: seen.axis for name, seen in self._named().items()}
 
-    def _named(self) -> dict[str, tuple[Tensor, int]]:
-        own = Counter(name for name, _, _, _ in self._found)
-        chosen: dict[str, tuple[Tensor, int]] = {}
-        for module_name, before, output, axis in self._found:
-            name = module_name if module_name and own[module_name] == 1 else before
-            chosen[_unused(name, chosen)] = output, axis
+    @property
+    def layers(self) -> dict[str, Tensor]:
+        """Outputs of the layers asked for, units last."""
+        return {name: output for name, output in self._in_order().items() if output is not None}
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(self._in_order())
+
+    def _named(self) -> dict[str, _Seen]:
+        own = Counter(seen.own_name for seen in self._found)
+        chosen: dict[str, _Seen] = {}
+        for seen in self._found:
+            name = seen.own_name if seen.own_name and own[seen.own_name] == 1 else seen.name
+            chosen[_unused(name, chosen)] = seen
         return chosen
+
+    def _in_order(self) -> dict[str, Tensor | None]:
+        """Return modules and activations by name, as they were computed; an activation module stands once."""
+        activations = [(seen.when, name, seen) for name, seen in self._named().items()]
+        found: dict[str, Tensor | None] = {}
+        for when, (name, output) in enumerate(self._modules):
+            for before, activation, seen in activations:
+                if before == when and activation != name:
+                    found[activation] = seen.features
+            found[_unused(name, found)] = output
+        return found
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if self._keeps_activations and func in _NON_LINEARITIES and self._fits(output):
-            inside = self._stack[-1] if self._stack else None
-            is_module = inside is not None and type(inside).__module__ == "torch.nn.modules.activation"
-            own_name = self._names[inside] if inside is not None and is_module else None
-            # cloned: a following in-place operation (dropout_, add_) must not rewrite what was seen
-            name = f"{self._last_layer}.{_NON_LINEARITIES[func]}"
-            self._found.append((own_name, name, output.detach().clone(), self._unit_axis(output)))
+        if (self._keeps_activations or self._layers) and func in _NON_LINEARITIES and self._fits(output):
+            self._see(_NON_LINEARITIES[func], output)
         return output
 
+    def _see(self, function: str, output: Tensor) -> None:
+        inside = self._stack[-1] if self._stack else None
+        is_module = inside is not None and type(inside).__module__ == "torch.nn.modules.activation"
+        own_name = self._names[inside] if inside is not None and is_module else None
+        name, axis = f"{self._last_layer}.{function}", self._unit_axis(output)
+        # cloned: a following in-place operation (dropout_, add_) must not rewrite what was seen
+        kept = output.detach().clone() if self._keeps_activations or self._wants(own_name or "", name) else None
+        features = _units_last(kept, axis) if kept is not None and self._wants(own_name or "", name) else None
+        when = len(self._modules)
+        self._found.append(_Seen(own_name, name, kept if self._keeps_activations else None, features, axis, when))
+
+    def _wants(self, *names: str) -> bool:
+        return any(matches(name, pattern) for name in names for pattern in self._layers)
+
     def _unit_axis(self, output: Tensor) -> int:
-        if self._last_axis is not None:
-            return self._last_axis
-        return 1 if output.ndim > 3 else -1  # images have channels in front, sequences (N, T, D) behind
+        """Return the dimension of units: where the layer before has them, or where as many stand now."""
+        axis = self._last_axis
+        if axis is None:
+            return 1 if output.ndim > 3 else -1  # images have channels in front, sequences (N, T, D) behind
+        if output.shape[axis] != self._last_units and output.shape[-1] == self._last_units:
+            return -1  # a convolution's channels were moved, as vision transformers do with patches
+        return axis
 
     def _fits(self, output: Any) -> bool:
         return isinstance(output, Tensor) and output.ndim > 1 and len(output) == self._num_samples
@@ -167,9 +230,34 @@ class _Recorder(TorchFunctionMode):
         if next(module.parameters(recurse=False), None) is not None or module._parameters:
             self._last_layer = name
             self._last_axis = next((axis for kinds, axis in _UNIT_AXES if isinstance(module, kinds)), None)
+            if self._last_axis is not None and isinstance(output, Tensor) and output.ndim > 1:
+                self._last_units = output.shape[self._last_axis]
         if self._keeps_activations and isinstance(module, _LINEAR) and self._fits(output):
             # cloned for the same reason: `nn.ReLU(inplace=True)` writes over the convolution's output
             self.layer_outputs[_unused(name, self.layer_outputs)] = output.detach().clone()
+        if self._layers:
+            self._modules.append((name, self._features_of(output) if self._wants(name) else None))
+
+    def _features_of(self, output: Any) -> Tensor | None:
+        """Return a copy of a module's output with its units last, or None if it has no row for each sample."""
+        found = main_tensor(output)
+        if not self._fits(found) or not found.is_floating_point():
+            return None
+        return _units_last(found.detach().clone(), self._unit_axis(found))
+
+
+def main_tensor(outputs: Any) -> Tensor:
+    """Return the tensor of a structure of outputs that stands for it: `logits`, else the first one."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(getattr(outputs, "logits", None), Tensor):
+        return outputs.logits
+    return next((part for part in tree_leaves(outputs) if isinstance(part, Tensor)), torch.empty(0))
+
+
+def _units_last(output: Tensor, axis: int) -> Tensor:
+    """Return (N, ..., D) of an output whose units are in another dimension."""
+    return output.movedim(axis, -1)
 
 
 def _unused(name: str, taken: Mapping[str, Any]) -> str:

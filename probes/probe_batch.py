@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from trainvitals.probes.bystander import preserving_random_state, seed_random_state
 
 _TARGET_NAMES = ("labels", "label", "targets", "target", "y")
+_MASK_NAME = "attention_mask"
 _LOADER_SEED = 0
 
 
@@ -55,7 +56,18 @@ class ProbeBatch:
     @cached_property
     def targets(self) -> Tensor | None:
         """Targets of all samples (N, ...), or None where they cannot be found or joined."""
-        found = [targets_of(chunk) for chunk in self.chunks]
+        return self._joined([targets_of(chunk) for chunk in self.chunks])
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """True for tokens that are no padding, (N, T), where batches say so as Hugging Face's do."""
+        found = [chunk.get(_MASK_NAME) if isinstance(chunk, Mapping) else None for chunk in self.chunks]
+        tensors = [mask if isinstance(mask, Tensor) and mask.ndim == 2 else None for mask in found]
+        joined_masks = self._joined(tensors)
+        return None if joined_masks is None else joined_masks != 0
+
+    def _joined(self, found: Sequence[Tensor | None]) -> Tensor | None:
+        """Return what chunks hold as one (N, ...), or None where one has no row a sample or they differ in shape."""
         tensors = [t for t, n in zip(found, self.sizes, strict=True) if t is not None and t.ndim and len(t) == n]
         if len(tensors) != len(found) or len({t.shape[1:] for t in tensors}) != 1:
             return None

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from trainvitals.diagnostics.base import (
     Classifier,
@@ -34,7 +33,7 @@ from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.input_loss import InputLoss
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.diagnostics.linalg.products import Products
-from trainvitals.probes.activations import Capture
+from trainvitals.probes.activations import Capture, main_tensor
 from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.input_losses import input_losses
@@ -90,7 +89,12 @@ class ModelSnapshot:
             self._subject.model,
             activations=bool(self._needs & Needs.ACTIVATIONS),
             features=bool(self._needs & Needs.FEATURES),
+            layers=self._layers_of(Needs.FEATURES),
         )
+
+    def _layers_of(self, need: Needs) -> list[str]:
+        """Return the names and patterns of layers that diagnostics with this need ask for."""
+        return [name for due in self._due.values() if due.needs & need for name in due.captured_layers()]
 
     # What diagnostics read ----------------------------------------------------------------------
 
@@ -150,6 +154,21 @@ class ModelSnapshot:
     def heldout_features(self) -> Tensor:
         _ = self._heldout_chunks
         return _features_of(self._heldout_capture)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        self._run_train_pass()
+        return self._capture.layer_names
+
+    @property
+    def layer_features(self) -> Mapping[str, Tensor]:
+        self._run_train_pass()
+        return self._capture.collected("layers")
+
+    @property
+    def heldout_layer_features(self) -> Mapping[str, Tensor]:
+        _ = self._heldout_chunks
+        return self._heldout_capture.collected("layers")
 
     @property
     def sample_losses(self) -> Tensor:
@@ -402,7 +421,7 @@ class ModelSnapshot:
         with self._capture.capturing(batch.sizes[index]):
             loss, outputs = self._subject.loss_and_outputs(parameters, batch.chunks[index])
         assert self._train_chunks is not None
-        self._train_chunks.append((loss.detach(), _main_tensor(outputs).detach()))
+        self._train_chunks.append((loss.detach(), main_tensor(outputs).detach()))
         return loss
 
     def _heldout_batch(self) -> ProbeBatch:
@@ -413,7 +432,8 @@ class ModelSnapshot:
     @cached_property
     def _heldout_capture(self) -> Capture:
         keeps = bool(self._needs & Needs.HELDOUT_FEATURES)
-        return Capture(self._subject.model, activations=False, features=keeps)
+        layers = self._layers_of(Needs.HELDOUT_FEATURES)
+        return Capture(self._subject.model, activations=False, features=keeps, layers=layers)
 
     @cached_property
     def _heldout_chunks(self) -> list[tuple[Tensor, Tensor]]:
@@ -426,7 +446,7 @@ class ModelSnapshot:
             self._subject.num_passes["forward"] += 1
             with torch.no_grad(), capture.capturing(size) if capture is not None else nullcontext():
                 loss, outputs = self._subject.loss_and_outputs(self.parameters, chunk)
-            found.append((loss, _main_tensor(outputs)))
+            found.append((loss, main_tensor(outputs)))
         return found
 
     def _check_real(self) -> None:
@@ -461,19 +481,11 @@ def _heldout_sample_losses(snapshot: ModelSnapshot) -> Tensor:
 
 def _evaluation(batch: ProbeBatch, chunks: Sequence[tuple[Tensor, Tensor]]) -> Evaluation:
     loss = sum(share * value.item() for share, (value, _) in zip(batch.shares, chunks, strict=True))
-    return Evaluation(float(loss), _joined([outputs for _, outputs in chunks]), batch.targets, batch.num_samples)
+    outputs = _joined([outputs for _, outputs in chunks])
+    return Evaluation(float(loss), outputs, batch.targets, batch.num_samples, batch.mask)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     """Return the outputs of all chunks (N, ...), or none (0, ...) of them where chunks differ in shape."""
     fits = all(t.ndim > 0 for t in tensors) and len({t.shape[1:] for t in tensors}) == 1
     return torch.cat(list(tensors)) if fits else tensors[0].new_empty(0)
-
-
-def _main_tensor(outputs: Any) -> Tensor:
-    """Return the tensor of a structure of outputs that stands for it: `logits`, else the first one."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    if isinstance(getattr(outputs, "logits", None), Tensor):
-        return outputs.logits
-    return next((part for part in tree_leaves(outputs) if isinstance(part, Tensor)), torch.empty(0))

@@ -131,12 +131,12 @@ def test_tiny_and_huge_eigenvalues_do_not_over_or_underflow():
 @pytest.mark.parametrize(
     ("h", "reason"),
     [
-        (torch.zeros(5, 3), "all units of the last layer are dead"),
+        (torch.zeros(5, 3), "all units of the layer are dead"),
         (torch.full((5, 3), torch.nan), "NaN or Inf"),
-        (torch.ones(5, 4, 3), "expected (N, D)"),
+        (torch.ones(5), "expected (N, D)"),
         (torch.ones(1, 3), "N >= 2"),
     ],
-    ids=["dead", "nan", "tokens", "one sample"],
+    ids=["dead", "nan", "numbers", "one sample"],
 )
 def test_missing_with_the_reason(cls, h, reason):
     with pytest.raises(Missing) as caught:

@@ -89,7 +89,7 @@ def test_the_networks_own_classifier_does_not_enter():
     [
         ((torch.randn(9, 6), torch.ones(9, dtype=torch.long)), problem(), "only one class"),
         ((torch.ones(9, 6), torch.arange(9) % 3), problem(), "same for every sample"),
-        ((torch.zeros(9, 6), torch.arange(9) % 3), problem(), "all units of the last layer are dead"),
+        ((torch.zeros(9, 6), torch.arange(9) % 3), problem(), "all units of the layer are dead"),
         ((torch.randn(9, 6), torch.zeros(9)), problem(), "targets are not class labels"),
         (problem(), (torch.randn(9, 6), torch.zeros(9)), "targets are not class labels"),
         (problem(), (torch.randn(9, 4), torch.arange(9) % 3), "expected (M, D) with D = 6"),

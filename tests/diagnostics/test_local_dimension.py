@@ -78,14 +78,14 @@ def test_copies_and_equal_distances_are_left_out():
 @pytest.mark.parametrize(
     ("h", "reason"),
     [
-        (torch.zeros(30, 3), "all units of the last layer are dead"),
+        (torch.zeros(30, 3), "all units of the layer are dead"),
         (torch.ones(30, 3), "every sample has a copy"),
         (torch.eye(30), "equally far"),
         (torch.randn(20, 3), "20 neighbours need 21"),
-        (torch.randn(30, 4, 3), "expected (N, D)"),
+        (torch.randn(30), "expected (N, D)"),
         (torch.full((30, 3), torch.nan), "NaN or Inf"),
     ],
-    ids=["dead", "constant", "simplex", "few", "tokens", "nan"],
+    ids=["dead", "constant", "simplex", "few", "numbers", "nan"],
 )
 def test_missing_with_the_reason(h, reason):
     with pytest.raises(Missing) as caught:

@@ -88,7 +88,7 @@ def test_collapsed_features_are_pure_and_chance_is_that_of_random_neighbours():
 @pytest.mark.parametrize(
     ("train", "reason"),
     [
-        ((torch.zeros(20, 3), torch.zeros(20, dtype=torch.long)), "all units of the last layer are dead"),
+        ((torch.zeros(20, 3), torch.zeros(20, dtype=torch.long)), "all units of the layer are dead"),
         ((torch.randn(20, 3), torch.zeros(20)), "targets are not class labels"),
         ((torch.randn(9, 3), torch.zeros(9, dtype=torch.long)), "9 samples"),
         ((torch.full((20, 3), torch.nan), torch.zeros(20, dtype=torch.long)), "NaN or Inf"),
