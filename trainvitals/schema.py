@@ -216,3 +216,4 @@ class RunSummary:
     last_step: int | None
     num_points: int | None
     problem: str | None = None
+    tags: tuple[str, ...] = ()

@@ -18,8 +18,9 @@ from curvature_systems.base import System
 from torch import nn
 
 import trainvitals as tv
-from trainvitals.store.reader import _File, reading
+from trainvitals.store.moment import Moment
 from trainvitals.store.schema_sql import Field
+from trainvitals.store.source import open_file
 
 METRIC = "hessian.tracked"
 OPTIONS: dict[str, Any] = {}
@@ -106,8 +107,8 @@ def _watched(recipe: Recipe, num_steps: int) -> Tracked:
             train(model, recipe, num_steps, optimizer, keep)
         recorded = tv.open_run(run.id, store=folder)
         series = recorded.series(METRIC).groupby("step", sort=True).first()
-        with reading(recorded.path) as connection:
-            products = _File(connection).points(METRIC, Field.HVPS).value
+        with open_file(recorded.path) as source:
+            products = Moment(source).points(METRIC, Field.HVPS).value
     return Tracked(checkpoints, list(series.index), series["value"].to_numpy(), products, series["seconds"].to_numpy())
 
 

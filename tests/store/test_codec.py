@@ -132,25 +132,6 @@ def points_of(*values):
     return Points(np.arange(n), np.arange(n) * 10, np.zeros(n), np.array(values, float))
 
 
-def test_a_summary_keeps_extremes_ends_and_what_is_not_finite():
-    summary = codec.summarise(points_of(1.0, np.nan, 7.0, -np.inf, -2.0, 3.0))
-    assert (summary.min_value, summary.step_of_min) == (-2.0, 40)
-    assert (summary.max_value, summary.step_of_max) == (7.0, 20)
-    assert (summary.first_value, summary.last_value) == (1.0, 3.0)
-    assert (summary.min_step, summary.max_step, summary.num_points) == (0, 50, 6)
-    assert np.unpackbits(np.frombuffer(summary.nonfinite, np.uint8), count=6).tolist() == [0, 1, 0, 1, 0, 0]
-
-
-def test_a_summary_without_a_finite_value_has_no_extremes():
-    summary = codec.summarise(points_of(np.nan, np.inf))
-    assert summary.min_value is None
-    assert summary.step_of_max is None
-
-
-def test_a_summary_of_finite_values_has_no_mask():
-    assert codec.summarise(points_of(1.0, 2.0)).nonfinite is None
-
-
 def test_parts_that_arrive_interleaved_are_joined_in_order_of_arrival():
     whole = points_of(0.0, 1.0, 2.0, 3.0)
     joined = Points.join([whole[np.array([0, 3])], whole[np.array([1, 2])]])

@@ -128,8 +128,8 @@ def test_chunks_fill_up_whatever_the_rhythm_of_the_saves(tmp_path, flush_every):
     np.testing.assert_array_equal(rare.points.step, np.arange(0, n, 7))
     assert (rare.seconds == 1.0).all()
     assert np.isnan(rare.error).all()
-    assert reader.overview("loss").num_points.tolist() == [POINTS_PER_CHUNK, POINTS_PER_CHUNK, 300]
-    assert reader.overview("rare").num_points.sum() == len(rare.points)
+    assert reader.overview("loss")["num_points"].tolist() == [POINTS_PER_CHUNK, POINTS_PER_CHUNK, 300]
+    assert reader.overview("rare")["num_points"].sum() == len(rare.points)
     assert reader.header().num_points == n + len(rare.points)
 
 
@@ -138,10 +138,10 @@ def test_the_overview_keeps_a_spike_and_counts_what_is_not_finite(tmp_path):
     values[1500], values[2000:2003] = 1e9, np.nan
     writer = write(tmp_path, [record(i, loss=v) for i, v in enumerate(values)])
     overview = RunReader(writer.path).overview("loss")
-    assert overview.max_value.max() == 1e9
-    assert 1500 in overview.step_of_max
-    assert overview.num_nonfinite.sum() == 3
-    assert overview.max_step[-1] == 2999
+    assert overview["high"]["value"].max() == 1e9
+    assert 1500 in overview["high"]["step"]
+    assert overview["num_nonfinite"].sum() == 3
+    assert overview["max_step"][-1] == 2999
 
 
 def test_a_range_of_steps_has_its_first_and_not_its_last(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 
 from trainvitals.run import open_run
 from trainvitals.schema import Description, Event, Question, Reading, Record, Status
+from trainvitals.store import opening
 from trainvitals.store import writer as writer_module
 from trainvitals.store.errors import StoreError
 from trainvitals.store.reader import RunReader
@@ -70,7 +71,7 @@ def test_a_closed_run_is_one_file_without_a_log(make, tmp_path):
     writer = make()
     writer.append(scalars(1, loss=1.0))
     writer.close(Status.FINISHED, "done")
-    assert [file.name for file in tmp_path.iterdir()] == [writer.path.name]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".catalogue.jsonl", writer.path.name]
     connection = sqlite3.connect(writer.path)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert connection.execute("SELECT count(*) FROM hot").fetchone() == (0,)
@@ -194,13 +195,13 @@ class Full:
 @pytest.fixture
 def full_disk(monkeypatch):
     made = []
-    connect = writer_module.connect_writer
+    connect = opening.connect_writer
 
     def wrapped(path):
         made.append(Full(connect(path)))
         return made[-1]
 
-    monkeypatch.setattr(writer_module, "connect_writer", wrapped)
+    monkeypatch.setattr(opening, "connect_writer", wrapped)
     return made
 
 

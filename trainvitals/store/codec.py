@@ -192,11 +192,22 @@ class DamagedError(ValueError):
     """A blob is not what was written: its checksum differs."""
 
 
-def _seal(data: bytes) -> bytes:
+def row_checksum(*values: float | str | bytes | None) -> int:
+    """Return the checksum of a row's columns as SQLite gives them back: a float's sign of zero does not count.
+
+    >>> row_checksum(1, "a", -0.0, None) == row_checksum(1, "a", 0.0, None) != row_checksum(1, "b", 0.0, None)
+    True
+    """
+    plain = [value + 0.0 if isinstance(value, float) else value for value in values]
+    return zlib.crc32(repr(plain).encode())
+
+
+def seal(data: bytes) -> bytes:
+    """Return the data behind its checksum."""
     return _LENGTH.pack(zlib.crc32(data)) + data
 
 
-def _unseal(data: bytes) -> bytes:
+def unseal(data: bytes) -> bytes:
     """Check and remove the checksum.
 
     Raises:
@@ -226,12 +237,12 @@ def encode_frames(frames: Frames) -> bytes:
     """Return frames as one block: their axis, then a float32 or float64 row a frame, not compressed."""
     values = narrowest(np.ascontiguousarray(frames.values, "<f8"))
     head = _ROWS.pack(values.itemsize, values.shape[1])
-    return _seal(_pack(encode_axis(frames.seq, frames.step, frames.time), head, values.tobytes()))
+    return seal(_pack(encode_axis(frames.seq, frames.step, frames.time), head, values.tobytes()))
 
 
 def decode_frames(data: bytes) -> Frames:
     """Undo `encode_frames`. Raises `DamagedError` if a bit has changed."""
-    axis, head, raw = _unpack(_unseal(data))
+    axis, head, raw = _unpack(unseal(data))
     seq, step, time = decode_axis(axis)
     width, num_series = _ROWS.unpack(head)
     values = widen(np.frombuffer(raw, f"<f{width}"))
@@ -251,42 +262,13 @@ def decode_axis(data: bytes) -> tuple[Ints, Ints, Floats]:
 
 def encode_chunk(axis: bytes, value: Floats) -> bytes:
     """Return a chunk's body from its encoded axis (shared by the series of a layout) and its values."""
-    return _seal(_pack(axis, encode_floats(value)))
+    return seal(_pack(axis, encode_floats(value)))
 
 
 def decode_chunk(data: bytes) -> Points:
     """Undo `encode_chunk`. Raises `DamagedError` if a bit has changed."""
-    axis, value = _unpack(_unseal(data))
+    axis, value = _unpack(unseal(data))
     return Points(*decode_axis(axis), decode_floats(value))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What is known of a chunk without its body. Extremes are of finite values, None without any."""
-
-    num_points: int
-    min_step: int
-    max_step: int
-    first_value: float
-    last_value: float
-    min_value: float | None
-    max_value: float | None
-    step_of_min: int | None
-    step_of_max: int | None
-    nonfinite: bytes | None  # one bit a point, None when all are finite
-
-
-def summarise(points: Points) -> Summary:
-    """Return the summary of a chunk's points; there must be at least one."""
-    value, step = points.value, points.step
-    finite = np.isfinite(value)
-    low = high = low_at = high_at = None
-    if finite.any():
-        at_low, at_high = np.argmin(np.where(finite, value, np.inf)), np.argmax(np.where(finite, value, -np.inf))
-        low, high, low_at, high_at = float(value[at_low]), float(value[at_high]), int(step[at_low]), int(step[at_high])
-    mask = None if finite.all() else np.packbits(~finite).tobytes()
-    return Summary(len(points), int(step.min()), int(step.max()), float(value[0]), float(value[-1]),
-                   low, high, low_at, high_at, mask)  # fmt: skip
 
 
 # ---- vectors
@@ -321,10 +303,10 @@ def decode_array(data: bytes) -> NDArray:
 
 def encode_arrays(arrays: Mapping[str, NDArray]) -> bytes:
     """Return named arrays as one blob."""
-    return _seal(_pack(*(part for name, array in arrays.items() for part in (name.encode(), encode_array(array)))))
+    return seal(_pack(*(part for name, array in arrays.items() for part in (name.encode(), encode_array(array)))))
 
 
 def decode_arrays(data: bytes) -> dict[str, NDArray]:
     """Undo `encode_arrays`. Raises `DamagedError` if a bit has changed."""
-    parts = _unpack(_unseal(data))
+    parts = _unpack(unseal(data))
     return {name.decode(): decode_array(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}

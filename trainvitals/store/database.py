@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainvitals.store.codec import DamagedError
-from trainvitals.store.errors import StoreError
-from trainvitals.store.migrations import check_version
+from trainvitals.store.errors import NewerSchemaError, StoreError
+from trainvitals.store.fragments import SUFFIX as LOG_SUFFIX
+from trainvitals.store.fragments import reading_log
+from trainvitals.store.migrations import MIGRATIONS, check_version, migrate, version_of
 from trainvitals.store.schema_sql import APPLICATION_ID
 
 OPENING_SECONDS = 1.0  # a log that is being made or removed beside us is gone or there in milliseconds
@@ -44,20 +46,61 @@ def leave_wal(connection: sqlite3.Connection) -> bool:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a run file read-only for one short transaction and check that it is ours.
+    """Open a run read-only for one short transaction and check that it is ours.
+
+    A file of an older version is brought to the newest in memory; the file stays as it is.
 
     Raises:
         StoreError: if the file is missing, corrupt, of another program or of a newer version.
     """
+    path = present(path)
+    if path.suffix == LOG_SUFFIX:
+        with _reading_log(path) as connection:
+            yield connection
+        return
     connection, scratch = _connect_reader(path)
     try:
+        if version_of(connection) < len(MIGRATIONS):
+            connection = _brought_up_to_date(connection, path)
         yield connection
+    except NewerSchemaError:
+        raise
     except (sqlite3.DatabaseError, DamagedError, UnicodeDecodeError) as error:
         raise _unreadable(path, f"it is damaged ({type(error).__name__}: {error})") from error
     finally:
         connection.close()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def present(path: Path) -> Path:
+    """Return the path of a run now: a log on a network becomes a plain file when the run ends."""
+    if path.suffix == LOG_SUFFIX and not path.exists() and path.with_suffix(".sqlite").exists():
+        return path.with_suffix(".sqlite")
+    return path
+
+
+@contextmanager
+def _reading_log(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with reading_log(path) as (connection, _):
+            yield connection
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _brought_up_to_date(old: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Return a migrated copy in memory."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        old.backup(copy)
+        migrate(copy, str(path))
+    except BaseException:
+        copy.close()
+        raise
+    finally:
+        old.close()
+    return copy
 
 
 def _connect_reader(path: Path) -> tuple[sqlite3.Connection, Path | None]:

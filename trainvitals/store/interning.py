@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Hashable
 
 import numpy as np
 
+from trainvitals.store.rows import Rows
 from trainvitals.store.schema_sql import Field
 
 MAX_TEXTS_IN_MEMORY = 4096  # details may differ at every step: the oldest are forgotten, and stored again if need be
@@ -24,13 +24,15 @@ class Interned:
     A transaction that is rolled back takes its new ids with it: make a new `Interned` then.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        connection = rows.connection
         self._series: dict[tuple[str, int], int] = {
             (name, field): id for id, name, field in connection.execute("SELECT id, name, field FROM series")
         }
         self.layouts: dict[int, list[int]] = {
-            id: np.frombuffer(series, "<i4").tolist() for id, series in connection.execute("SELECT * FROM layouts")
+            id: np.frombuffer(series, "<i4").tolist()
+            for id, series in connection.execute("SELECT id, series FROM layouts")
         }
         self._layout_ids = {tuple(series): id for id, series in self.layouts.items()}
         self._by_columns: dict[Hashable, int] = {}
@@ -40,8 +42,9 @@ class Interned:
         """Return the id of one field of a metric."""
         name = clean(name)
         if (name, field) not in self._series:
-            cursor = self._connection.execute("INSERT INTO series (name, field) VALUES (?, ?)", (name, int(field)))
-            self._series[name, field] = int(cursor.lastrowid or 0)
+            id = self._rows.next_id("series")
+            self._rows.put("series", (id, name, int(field)))
+            self._series[name, field] = id
         return self._series[name, field]
 
     def layout(self, columns: tuple[str | tuple[str, int], ...]) -> int:
@@ -55,7 +58,8 @@ class Interned:
     def _layout_of(self, series: list[int]) -> int:
         if tuple(series) not in self._layout_ids:
             blob = np.array(series, "<i4").tobytes()
-            id = int(self._connection.execute("INSERT INTO layouts (series) VALUES (?)", (blob,)).lastrowid or 0)
+            id = self._rows.next_id("layouts")
+            self._rows.put("layouts", (id, blob))
             self._layout_ids[tuple(series)], self.layouts[id] = id, series
         return self._layout_ids[tuple(series)]
 
@@ -64,7 +68,8 @@ class Interned:
         text = clean(text)
         id = self._texts.get(text)
         if id is None:
-            id = int(self._connection.execute("INSERT INTO texts (text) VALUES (?)", (text,)).lastrowid or 0)
+            id = self._rows.next_id("texts")
+            self._rows.put("texts", (id, text))
             self._texts[text] = id
             if len(self._texts) > MAX_TEXTS_IN_MEMORY:
                 self._texts.popitem(last=False)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from trainvitals.store.codec import DamagedError, decode_chunk, row_checksum
+from trainvitals.store.compaction import add_points
 from trainvitals.store.errors import NewerSchemaError
-from trainvitals.store.schema_sql import APPLICATION_ID, VERSION_1
+from trainvitals.store.rows import Rows
+from trainvitals.store.schema_sql import APPLICATION_ID, CHECKED_COLUMNS, VERSION_1, VERSION_2
 
 Migration = Callable[[sqlite3.Connection], None]
 
@@ -26,7 +29,30 @@ def _create(connection: sqlite3.Connection) -> None:
     run_script(connection, VERSION_1)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create,)  # the i-th one leads from version i to i + 1
+def _add_checksums_and_summaries(connection: sqlite3.Connection) -> None:
+    """Version 2: a checksum in every row, and chunks with summaries of summaries above them.
+
+    A chunk whose points are damaged cannot be summarised: it is left out, and an event says so.
+    """
+    run_script(connection, VERSION_2)
+    old = connection.execute("SELECT series, body FROM chunks_1 ORDER BY series, first_seq").fetchall()
+    rows = Rows(connection)
+    for series, body in old:
+        (data,) = connection.execute("SELECT body FROM bodies WHERE id = ?", (body,)).fetchone() or (b"",)
+        try:
+            add_points(rows, series, decode_chunk(data))
+        except DamagedError:
+            words = f"a chunk of series {series} was damaged and is left out of the newer file"
+            rows.put("events", (rows.next_id("events"), 0, 0.0, "warning", words))
+        rows.delete("bodies", (body,))
+    connection.execute("DROP TABLE chunks_1")
+    connection.create_function("checksum", -1, row_checksum, deterministic=True)
+    for table, columns in CHECKED_COLUMNS.items():
+        connection.execute(f"UPDATE {table} SET crc = checksum({', '.join(columns)})")
+
+
+# the i-th one leads from version i to i + 1
+MIGRATIONS: tuple[Migration, ...] = (_create, _add_checksums_and_summaries)
 
 
 def version_of(connection: sqlite3.Connection) -> int:

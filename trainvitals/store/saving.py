@@ -7,9 +7,10 @@ fits in it.
 
 from __future__ import annotations
 
-import sqlite3
+import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainvitals.schema import Description, Event, Record, Status
@@ -17,7 +18,20 @@ from trainvitals.store.codec import encode_frames
 from trainvitals.store.compaction import compact
 from trainvitals.store.intake import Intake
 from trainvitals.store.interning import Interned, clean
+from trainvitals.store.rows import Rows
 from trainvitals.store.schema_sql import POINTS_PER_CHUNK
+from trainvitals.store.state import State, check_lease, read_state, write_state
+
+
+@dataclass(frozen=True)
+class Word:
+    """Something known of the run as a whole: a row of `header`."""
+
+    key: str
+    value: Any  # plain enough for JSON
+
+
+Note = Event | Mapping[str, Description] | Word
 
 DROPS_EVENT_SECONDS = 10.0  # a queue that stays full is one event in this time, not one a save
 
@@ -25,27 +39,29 @@ DROPS_EVENT_SECONDS = 10.0  # a queue that stays full is one event in this time,
 class Saver:
     """Saves batches to one connection; remembers what has to be remembered between them."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, rows: Rows, lease: str) -> None:
+        self._rows = rows
+        self._lease = lease
         self._load_ids()
-        row = connection.execute("SELECT last_step, num_records, num_points FROM state").fetchone()
-        self._last_step: int | None = row[0]
-        self._next_seq: int = row[1]
-        self._num_points: int = row[2]
+        state = read_state(rows.connection)
+        self._last_step = state.last_step
+        self._next_seq = state.num_records
+        self._num_points = state.num_points
+        self._num_dropped_before = state.num_dropped  # by writers of this run before us
         self._num_drops_told = 0
         self._drops_told_at = -DROPS_EVENT_SECONDS
         self._num_unstorable = 0
         self._clear()
 
     def _load_ids(self) -> None:
-        self._interned = Interned(self._connection)
-        hot = self._connection.execute("SELECT coalesce(sum(num_frames), 0) FROM hot").fetchone()
+        self._interned = Interned(self._rows)
+        hot = self._rows.connection.execute("SELECT coalesce(sum(num_frames), 0) FROM hot").fetchone()
         self._num_hot: int = hot[0]
         self._is_stale = False
 
     def _clear(self) -> None:
         self._records: list[Record] = []
-        self._notes: list[Event | Mapping[str, Description]] = []
+        self._notes: list[Note] = []
         self.marks: list[Any] = []
         self.num_array_bytes = 0
 
@@ -64,8 +80,8 @@ class Saver:
         self._records.append(record)
         self.num_array_bytes += num_array_bytes
 
-    def note(self, item: Event | Mapping[str, Description]) -> None:
-        """Put an event or descriptions into the batch."""
+    def note(self, item: Note) -> None:
+        """Put an event, descriptions or a word about the run into the batch."""
         self._notes.append(item)
 
     def take_num_unstorable(self) -> int:
@@ -86,14 +102,16 @@ class Saver:
 
         Raises:
             sqlite3.Error: whatever the database says.
+            LeaseLostError: if another process continues the run.
         """
         told = self._num_drops_told, self._drops_told_at
         try:
             if self._is_stale:
                 self._load_ids()
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._rows.begin()
+            check_lease(self._rows.connection, self._lease)
             intake, reached = self._save_batch(num_dropped, step)
-            self._connection.execute("COMMIT")
+            self._rows.commit()
         except BaseException:
             self._num_drops_told, self._drops_told_at = told
             self._roll_back()
@@ -105,17 +123,14 @@ class Saver:
 
     def _roll_back(self) -> None:
         self._is_stale = True  # ids given in this transaction go with it
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        self._rows.roll_back()
 
     def _save_batch(self, num_dropped: int, step: int | None) -> tuple[Intake, int | None]:
         intake = Intake(self._interned, self._next_seq)
         for record in self._records:
             intake.add(record)
         self._save_frames(intake)
-        self._connection.executemany(
-            "INSERT INTO vectors (series, seq, step, time, keys, body) VALUES (?, ?, ?, ?, ?, ?)", intake.vectors
-        )
+        self._rows.put("vectors", *((self._rows.next_id("vectors"), *vector) for vector in intake.vectors))
         for note in self._notes:
             try:
                 self._save_note(note)
@@ -126,34 +141,34 @@ class Saver:
         num_dropped += intake.num_unstorable
         self._tell_problems(intake.problems, reached or 0, now)
         self._tell_drops(num_dropped, reached or 0, now)
-        self._connection.execute(
-            "UPDATE state SET heartbeat = ?, last_step = ?, num_records = ?, num_points = ?, num_dropped = ?",
-            (now, reached, intake.next_seq, self._num_points + intake.num_points, num_dropped),
-        )
+        num_points = self._num_points + intake.num_points
+        num_dropped += self._num_dropped_before
+        write_state(self._rows, State(
+            Status.LIVE, "", now, reached, intake.next_seq, num_points, num_dropped, self._lease
+        ))  # fmt: skip
         return intake, reached
 
     def _save_frames(self, intake: Intake) -> None:
         blocks = list(intake.frames())
         self._num_hot += sum(len(frames) for _, frames in blocks)
         if self._num_hot >= POINTS_PER_CHUNK:
-            compact(self._connection, self._interned.layouts, blocks)
+            intake.problems += compact(self._rows, self._interned.layouts, blocks)
             self._num_hot = 0
             return
-        rows = [(layout, len(frames), encode_frames(frames)) for layout, frames in blocks]
-        self._connection.executemany("INSERT INTO hot (layout, num_frames, body) VALUES (?, ?, ?)", rows)
+        self._rows.put("hot", *(
+            (self._rows.next_id("hot"), layout, len(frames), encode_frames(frames)) for layout, frames in blocks
+        ))  # fmt: skip
 
-    def _save_note(self, note: Event | Mapping[str, Description]) -> None:
+    def _save_note(self, note: Note) -> None:
         if isinstance(note, Event):
             self._save_event(int(note.step), float(note.time), str(note.kind), str(note.message))
-            return
-        rows = [(clean(name), description.to_json()) for name, description in note.items()]
-        self._connection.executemany("INSERT OR REPLACE INTO descriptions VALUES (?, ?)", rows)
+        elif isinstance(note, Word):
+            self._rows.put("header", (clean(note.key), json.dumps(note.value, default=str)))
+        else:
+            self._rows.put("descriptions", *((clean(name), words.to_json()) for name, words in note.items()))
 
     def _save_event(self, step: int, at: float, kind: str, message: str) -> None:
-        self._connection.execute(
-            "INSERT INTO events (step, time, kind, message) VALUES (?, ?, ?, ?)",
-            (step, at, clean(kind), clean(message)),
-        )
+        self._rows.put("events", (self._rows.next_id("events"), step, at, clean(kind), clean(message)))
 
     def _tell_problems(self, problems: list[str], step: int, now: float) -> None:
         if problems:
@@ -172,18 +187,21 @@ class Saver:
         Raises:
             sqlite3.Error: whatever the database says.
         """
-        now = time.time()
-        self._connection.execute("BEGIN IMMEDIATE")
+        now, connection = time.time(), self._rows.connection
+        self._rows.begin()
         try:
-            compact(self._connection, self._interned.layouts)
+            check_lease(connection, self._lease)
+            damage = compact(self._rows, self._interned.layouts)
+            self._tell_problems(damage, self._last_step or 0, now)
             self._tell_drops(num_dropped, self._last_step or 0, now, at_end=True)
-            self._connection.execute(
-                "UPDATE state SET status = ?, message = ?, heartbeat = ?, num_dropped = ?",
-                (str(status), clean(message), now, num_dropped),
-            )
-            self._connection.execute("COMMIT")
+            reached = replace(
+                read_state(connection), status=str(status), message=clean(message), heartbeat=now,
+                num_dropped=num_dropped + self._num_dropped_before, lease="",
+            )  # fmt: skip
+            write_state(self._rows, reached)
+            self._rows.commit()
             # `execute` would stop after the first page: each is a row without columns, and ends the statement
-            self._connection.executescript("PRAGMA incremental_vacuum")
+            connection.executescript("PRAGMA incremental_vacuum")
         except BaseException:
             self._roll_back()
             raise

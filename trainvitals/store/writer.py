@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
-import json
 import os
-import re
-import secrets
 import sqlite3
 import sys
 import threading
@@ -26,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from trainvitals.schema import Description, Event, Record, Status
-from trainvitals.store.database import connect_writer, leave_wal
+from trainvitals.store.catalogue import remember
 from trainvitals.store.errors import StoreError
 from trainvitals.store.intake import num_array_bytes
-from trainvitals.store.interning import clean
-from trainvitals.store.liveness import this_process
-from trainvitals.store.migrations import migrate
-from trainvitals.store.saving import Saver
+from trainvitals.store.opening import OpenRun, begin_run, continue_run
+from trainvitals.store.saving import Saver, Word
+from trainvitals.store.state import State
 
 FLUSH_SECONDS = 0.5  # a reader sees a point within this time; twice a second costs the disk nothing
 MAX_RECORDS = 65_536  # in the queue: half a minute of 2,000 steps a second while the disk hangs
@@ -66,11 +61,12 @@ class RunWriter:
     >>> folder.cleanup()
     """
 
-    def __init__(self, id: str, path: Path, connection: sqlite3.Connection, *,
-                 max_records: int = MAX_RECORDS, flush_seconds: float = FLUSH_SECONDS) -> None:  # fmt: skip
-        self.id = id
-        self.path = path
-        self._connection = connection
+    def __init__(
+        self, opened: OpenRun, *, max_records: int = MAX_RECORDS, flush_seconds: float = FLUSH_SECONDS
+    ) -> None:
+        self.id = opened.id
+        self.resumed_at = 0  # the step at which this writer's part of the run begins
+        self._opened = opened
         self._queue: deque[Any] = deque()
         self._max_records = max_records
         self._flush_seconds = flush_seconds
@@ -83,7 +79,7 @@ class RunWriter:
         self._goodbye: tuple[Status, str] | None = None
         self._wake = threading.Event()
         self._has_warned = False
-        self._thread = threading.Thread(target=self._work, name=f"trainvitals {id}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"trainvitals {self.id}", daemon=True)
         _writers.add(self)
         atexit.register(self._close_at_exit)
         self._thread.start()
@@ -105,20 +101,36 @@ class RunWriter:
         Raises:
             StoreError: if the folder cannot be made or written.
         """
-        started = time.time()
-        id = f"{_slug(name)}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}-{secrets.token_hex(2)}"
-        path = _folder(folder) / f"{id}.sqlite"
-        header = {"id": id, "name": name, "started": started, "meta": dict(meta), "process": this_process()}
-        texts = {key: json.dumps(value, default=str) for key, value in header.items()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = _create_file(path, texts, descriptions, started)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"expected a folder where runs can be written, got {os.fspath(folder)!r} ({error}) "
-                f"in RunWriter.create; choose another folder or free space and permissions there"
-            ) from error
-        return cls(id, path, connection, max_records=max_records, flush_seconds=flush_seconds)
+        opened = begin_run(folder, name, meta, descriptions)
+        return cls(opened, max_records=max_records, flush_seconds=flush_seconds)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], descriptions: Mapping[str, Description], *,
+               step: int | None = None, max_records: int = MAX_RECORDS,
+               flush_seconds: float = FLUSH_SECONDS) -> RunWriter:  # fmt: skip
+        """Go on with a run that has ended or was killed; an event marks the seam.
+
+        Args:
+            path: of the run's file.
+            descriptions: of the metrics to come; those of the same name are replaced.
+            step: at which training goes on; where the run ended if left out.
+            max_records: how many may wait in the queue.
+            flush_seconds: between saves.
+
+        Raises:
+            StoreError: if the run cannot be written, or another process writes it.
+        """
+        opened, before = continue_run(Path(path))
+        writer = cls(opened, max_records=max_records, flush_seconds=flush_seconds)
+        writer.resumed_at = (before.last_step or 0) if step is None else step
+        writer.describe(descriptions)
+        writer.event(Event(writer.resumed_at, time.time(), "resumed", _seam(before, writer.resumed_at)))
+        return writer
+
+    @property
+    def path(self) -> Path:
+        """The run's file. On a network file system it is another one once the run has ended."""
+        return self._opened.path
 
     @property
     def num_dropped(self) -> int:
@@ -166,6 +178,11 @@ class RunWriter:
         if not self._is_closed:
             self._queue.append(dict(descriptions))
 
+    def header(self, key: str, value: Any) -> None:
+        """Note something about the run as a whole, such as its tags; plain enough for JSON. Never raises."""
+        if not self._is_closed:
+            self._queue.append(Word(key, value))
+
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Save now; True when everything appended so far, drops aside, is committed."""
         if self._is_closed:
@@ -198,18 +215,25 @@ class RunWriter:
 
     def _work(self) -> None:
         try:
-            saver = Saver(self._connection)
+            saver = Saver(self._opened.rows, self._opened.lease)
             while self._goodbye is None:
                 self._wake.wait(self._flush_seconds)
                 self._wake.clear()
                 self._save(saver)
             self._finish(saver)
+        except StoreError as error:  # the run is no longer ours to write
+            self._num_unstorable += self._num_left
+            self._warn(f"{error}; training goes on, and nothing more of it is recorded")
         except Exception as error:  # whatever it is, training must not notice
             self._fail(error)
         finally:
             self._is_closed = True
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
+            self._opened.close()
+
+    @property
+    def _num_left(self) -> int:
+        """Points that wait in the queue."""
+        return sum(len(item.scalars) + len(item.readings) for item in self._queue if isinstance(item, Record))
 
     def _save(self, saver: Saver) -> bool:
         """Save what waits in the queue; a batch that failed is tried again first, alone."""
@@ -221,6 +245,9 @@ class RunWriter:
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             return False
+        except StoreError:
+            self._num_unstorable += saver.discard()
+            raise
         except Exception as error:  # a fault of ours: the same batch would fail for ever
             self._num_unstorable += saver.discard()
             self._fail(error)
@@ -244,15 +271,12 @@ class RunWriter:
     def _finish(self, saver: Saver) -> None:
         is_saved = self._save(saver) and (not self._queue or self._save(saver))
         if not is_saved:
-            self._num_unstorable += saver.num_unsaved_points + sum(
-                len(item.scalars) + len(item.readings) for item in self._queue if isinstance(item, Record)
-            )
+            self._num_unstorable += saver.num_unsaved_points + self._num_left
             return
         assert self._goodbye is not None
         saver.finish(*self._goodbye, self.num_dropped)
-        deadline = time.monotonic() + 2.0
-        while not leave_wal(self._connection) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        self._opened.settle()
+        remember(self.path)
 
     def _fail(self, error: Exception) -> None:
         if not self._has_warned:
@@ -278,8 +302,7 @@ class RunWriter:
         """Leave the file to the parent: called in a forked child, whose copy has no thread."""
         self._is_closed = True
         atexit.unregister(self._close_at_exit)
-        # Closing the inherited connection could fold the parent's log away under it: keep it for ever.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        self._opened.leave_to_parent()
 
 
 def _abandon_all() -> None:
@@ -291,38 +314,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def _folder(folder: Any) -> Path:
-    """Return the store's folder. An address such as postgresql://… is none, and would make an odd one."""
-    if isinstance(folder, str | os.PathLike) and "://" not in os.fspath(folder) and os.fspath(folder):
-        return Path(folder)
-    raise StoreError(
-        f"expected a folder where runs can be written, got {folder!r} in RunWriter.create; "
-        "write a path such as 'runs/'"
-    )
-
-
-def _slug(name: str) -> str:
-    """Return the name as lower-case ASCII letters, digits and dashes; "run" if nothing is left."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].strip("-") or "run"
-
-
-def _create_file(path: Path, header: Mapping[str, str], descriptions: Mapping[str, Description],
-                 started: float) -> sqlite3.Connection:  # fmt: skip
-    """Make the file complete under a hidden name, then give it its own: no reader sees half a file."""
-    hidden = path.with_name(f".{path.name}.new")
-    os.close(os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # the log and its index inherit the mode
-    try:
-        with contextlib.closing(sqlite3.connect(hidden, isolation_level=None)) as connection:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # the end of the run gives free pages back
-            migrate(connection, str(path))
-            connection.execute("BEGIN")
-            connection.executemany("INSERT INTO header VALUES (?, ?)", header.items())
-            rows = [(clean(metric), description.to_json()) for metric, description in descriptions.items()]
-            connection.executemany("INSERT INTO descriptions VALUES (?, ?)", rows)
-            connection.execute("INSERT INTO state VALUES (1, ?, '', ?, NULL, 0, 0, 0)", (Status.LIVE, started))
-            connection.execute("COMMIT")
-        os.rename(hidden, path)
-    except BaseException:
-        hidden.unlink(missing_ok=True)
-        raise
-    return connect_writer(path)
+def _seam(before: State, step: int) -> str:
+    """Return in words where one part of a run ends and the next begins."""
+    end = "before its first step" if before.last_step is None else f"at step {before.last_step}"
+    how = before.status if before.status in (Status.FINISHED, Status.CRASHED) else "cut off"
+    return f"goes on at step {step} after a part that was {how} {end}, {time.time() - before.heartbeat:.0f} s before"
