@@ -5,13 +5,15 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage.
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
 from types import FunctionType
 from typing import Annotated
 
 import typer
 
 import trainvitals
-from trainvitals.commands import demo, doctor, metrics, runs, ui
+from trainvitals import commands
 from trainvitals.commands.terminal import one_line_errors, say
 
 app = typer.Typer(
@@ -29,8 +31,9 @@ def _add(command: FunctionType, epilog: str) -> None:
     app.command(name=command.__name__, epilog=epilog)(one_line_errors(command))
 
 
-for _command, _epilog in (*demo.COMMANDS, *ui.COMMANDS, *runs.COMMANDS, *metrics.COMMANDS, *doctor.COMMANDS):
-    _add(_command, _epilog)
+for _module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
+    for _command, _epilog in getattr(import_module(_module.name), "COMMANDS", ()):
+        _add(_command, _epilog)
 
 
 def _say_version(wanted: bool) -> None:

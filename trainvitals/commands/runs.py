@@ -67,7 +67,7 @@ def _count(number: int | None) -> str:
 
 def show(run: RunName, store: Store = "runs/", json: Json = False) -> None:
     """Show a run: what it is, its last values with error and cost, and what happened."""
-    with _opened(run, store) as found:
+    with opened(run, store) as found:
         if json:
             print(to_json(_as_json(found)))
             return
@@ -128,7 +128,7 @@ def get(
     """Print the points of one metric; without --json or --csv the last 20, for a reader."""
     if json and csv:
         wrong_usage("expected --json or --csv, got both; leave one out")
-    with _opened(run, store) as found:
+    with opened(run, store) as found:
         points, missing = _points(found, metric, start, stop)
         _say_what_is_missing(missing)
         if json:
@@ -182,7 +182,7 @@ def _print_points(points: pd.DataFrame) -> None:
         say(f"the last {ROWS_SHOWN} of {len(points)} rows; --csv or --json gives all")
 
 
-def _opened(run: str, store: str) -> Run:
+def opened(run: str, store: str) -> Run:
     """Open the run. An unknown name is wrong usage, an unreadable file is failed work."""
     from trainvitals.run import UnknownRunError, list_runs, open_run
 
