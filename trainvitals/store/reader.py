@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from trainvitals.schema import Description, Event, Reading
+from trainvitals.store.codec import Points
 from trainvitals.store.errors import StoreError
 from trainvitals.store.moment import Moment, Series, Vector, bounds
 from trainvitals.store.pyramid import ALL_STEPS, Pyramid
-from trainvitals.store.resolution import sorted_by_step
+from trainvitals.store.resolution import MIN_POINTS, sorted_by_step
 from trainvitals.store.schema_sql import Field
 from trainvitals.store.source import Header, OpenSource, Source, open_file
 from trainvitals.store.summaries import SUMMARY, Summaries
 
-__all__ = ["Header", "RunReader", "Series", "Source", "Vector"]
+__all__ = ["MIN_POINTS", "Header", "RunReader", "Series", "Source", "Vector"]
 
 
 class RunReader:
@@ -87,6 +88,22 @@ class RunReader:
         """
         with self._open() as source:
             return Moment(source).series(name, bounds(start, stop), max_points)
+
+    def numbers(self, name: str) -> Points:
+        """Return the numbers of a metric in order of arrival, without errors, costs and arrays."""
+        with self._open() as source:
+            return Moment(source).points(name, Field.VALUE)
+
+    def sampled_vectors(self, name: str, most: int) -> list[Vector]:
+        """Return the arrays of a metric in order of arrival: all, or at most so many, evenly taken by step."""
+        with self._open() as source:
+            return [v for v in Moment(source).vectors(name, ALL_STEPS, most) if "value" in v.arrays]
+
+    def last(self, name: str) -> Reading:
+        """Return the reading of a metric that came last; a missing one for an unknown name."""
+        with self._open() as source:
+            moment = Moment(source)
+            return moment.last_reading(name)[1] if name in moment.names else Reading.absent("not measured")
 
     def missing(self, name: str) -> list[tuple[int, float, str]]:
         """Return (step, time, reason) of every moment at which the metric was undefined."""
