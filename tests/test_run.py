@@ -178,3 +178,18 @@ def test_a_run_with_a_name_longer_than_a_file_name_may_be_is_found_by_it(tmp_pat
         assert run.name == "n" * 3000
     with pytest.raises(UnknownRunError):
         tv.open_run("m" * 3000, store=tmp_path)
+
+
+def test_few_points_of_a_long_series_keep_its_ends_and_spikes(writer):
+    for step in range(3000):
+        writer.append(Record(step, 1.7e9 + step, {}, {"loss": 1e9 if step == 1234 else float(step)}))
+    assert writer.flush(20)
+    run = tv.open_run(writer.path)
+    frame = run.series("loss", 10, max_points=50)
+    assert list(frame.columns) == COLUMNS
+    assert 20 <= len(frame) <= 50
+    assert frame.step.iloc[[0, -1]].tolist() == [10, 2999]
+    assert frame.value.max() == 1e9
+    assert run.damage() == []
+    with pytest.raises(StoreError, match=r"expected max_points of at least 8, got 7 in Run.series; "):
+        run.series("loss", max_points=7)

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from trainvitals.schema import Description, Reading, RunSummary, Status, Verdict
-from trainvitals.store.catalogue import SUFFIX, list_folder
+from trainvitals.store.catalogue import SUFFIXES, list_folder
 from trainvitals.store.errors import StoreError
-from trainvitals.store.reader import Header, RunReader, Series, Vector
+from trainvitals.store.reader import MIN_POINTS, Header, RunReader, Series, Vector
 from trainvitals.verdicts.engine import judge
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.source import StoreSource
@@ -55,12 +55,12 @@ def open_run(path_or_id: str | os.PathLike[str] = "latest", store: str | os.Path
         StoreError: if the file cannot be read.
     """
     path = Path(path_or_id)
-    if path.suffix == SUFFIX and _exists(path):
+    if path.suffix in SUFFIXES and _exists(path):
         return Run(path)
     wanted = os.fspath(path_or_id)
-    direct = Path(store) / f"{wanted}{SUFFIX}"
-    if path.name == wanted and _exists(direct):
-        return Run(direct)
+    for direct in (Path(store) / f"{wanted}{suffix}" for suffix in SUFFIXES):
+        if path.name == wanted and _exists(direct):
+            return Run(direct)
     return Run(_find(wanted, list_runs(store), store))
 
 
@@ -166,13 +166,21 @@ class Run:
         """Return the names of all metrics with a point or a missing point, the user's own included."""
         return self._open().names()
 
-    def series(self, name: str, start: int | None = None, stop: int | None = None) -> pd.DataFrame:
-        """Return the points of a metric with start <= step < stop.
+    def series(self, name: str, start: int | None = None, stop: int | None = None,
+               max_points: int | None = None) -> pd.DataFrame:  # fmt: skip
+        """Return the points of a metric with start <= step < stop, all of them or few that look the same.
+
+        With `max_points` the range is cut into buckets of equal width in steps. Of each bucket the
+        smallest and the largest value are returned, and the first that is NaN or infinite; of the range
+        the first and the last point too. All are points that were measured; spikes are among them. A
+        long series is answered from summaries of its chunks without a look at most of its points. A
+        bucket's edge then lies between two chunks. Arrays are taken evenly: at most so many of them.
 
         Args:
             name: of the metric.
             start: first step, or None.
             stop: step before which to stop, or None.
+            max_points: at most so many numbers, and so many arrays; at least 8, or None for all.
 
         Returns:
             Columns `step`, `time` (seconds since the epoch), `key` (empty for a plain number), `value`,
@@ -181,9 +189,15 @@ class Run:
 
         Raises:
             UnknownMetricError: if the run has no such metric, with near names.
+            StoreError: if `max_points` is less than 8.
         """
+        if max_points is not None and max_points < MIN_POINTS:
+            raise StoreError(
+                f"expected max_points of at least {MIN_POINTS}, got {max_points} in Run.series; "
+                "the ends and two buckets take so many"
+            )
         self._check(name)
-        return _frame(self._open().series(name, start, stop))
+        return _frame(self._open().series(name, start, stop, max_points))
 
     def missing(self, name: str) -> pd.DataFrame:
         """Return `step`, `time` and `reason` of every moment at which the metric was undefined.
@@ -246,6 +260,13 @@ class Run:
         """Return what happened to the run in words: `step`, `time`, `kind`, `message`."""
         rows = [(e.step, e.time, e.kind, e.message) for e in self._open().events()]
         return pd.DataFrame(rows, columns=["step", "time", "kind", "message"])
+
+    def damage(self) -> list[str]:
+        """Read the whole run and return what cannot be read of it, in words; empty when all is whole.
+
+        Every other call leaves out what is damaged and returns the rest.
+        """
+        return self._open().damage()
 
     def close(self) -> None:
         """Let the run go; further calls raise."""

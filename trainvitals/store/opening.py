@@ -15,7 +15,8 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,37 @@ def _take_over(rows: Rows, path: Path, lease: str) -> tuple[str, State]:
     write_state(rows, replace(before, status=Status.LIVE, message="", heartbeat=time.time(), lease=lease))
     check_lease(rows.connection, lease)
     return str(words["id"]), before
+
+
+@contextmanager
+def editing(path: Path) -> Iterator[Rows]:
+    """Give the rows of a run that nobody writes, to be changed in one transaction.
+
+    Raises:
+        StoreError: if it cannot be read or written, or a process that is alive writes it.
+    """
+    if path.suffix == LOG_SUFFIX or not path.is_file():
+        raise StoreError(
+            f"expected a run file that can be changed, got {path} in editing; a run on a network file system "
+            "can be changed once it has ended"
+        )
+    rows = Rows(connect_writer(path))
+    try:
+        migrate(rows.connection, str(path))
+        rows.begin()
+        state, words = read_state(rows.connection), read_words(rows.connection)
+        refuse_if_written(header_of(words, state).process, state, path, "editing")
+        yield rows
+        rows.commit()
+        leave_wal(rows.connection)
+    except (OSError, sqlite3.Error, KeyError, TypeError) as error:
+        raise StoreError(
+            f"expected a run file that can be changed, got {path} ({error}) in editing; "
+            "check its permissions, or `trainvitals doctor` if it is damaged"
+        ) from error
+    finally:
+        rows.roll_back()
+        rows.connection.close()
 
 
 def refuse_if_written(process: Mapping[str, Any], state: State, path: Path, call: str) -> None:
