@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainvitals.verdicts.noise import long_run_deviation
+from trainvitals.verdicts.noise import long_run_deviation, running_median
 from trainvitals.verdicts.series import Floats
 
 # Standard errors by which the levels must differ. Over 2,000 series of 30 to 1,000 points without a change the
 # largest difference over all places stayed below it in 99 % (white noise, and autoregressive up to 0.7).
 SIGNIFICANT = 4.5
+_LEVEL_STILL = 0.05  # of a rise: so much is no rise yet
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def onset(y: Floats, noticed: int, *, rising: bool) -> int:
     """Return the index at which the rise (or fall) began that was noticed at an index.
 
     From the lowest point before `noticed` (the highest, for a fall) to `noticed` a step and a bend are fitted, and
-    the better of the two tells the place. What lies before that lowest point went the other way, or was level.
+    the better of the two tells the place: what lies before that lowest point went the other way, or was level. It is
+    not put earlier than the last point that had a twentieth of the rise, as a bend would be where a rise has steps.
 
     >>> onset(np.array([3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]), 8, rising=True)
     5
@@ -98,6 +100,7 @@ def onset(y: Floats, noticed: int, *, rising: bool) -> int:
     if len(z) < 3:
         return min(lowest + 1, noticed) if len(z) == 2 else lowest
     steps, bends = step_errors(z), bend_errors(z)
-    if steps.min() < bends.min():
-        return lowest + int(np.argmin(steps)) + 1
-    return lowest + int(np.argmin(bends))
+    fitted = int(np.argmin(steps)) + 1 if steps.min() < bends.min() else int(np.argmin(bends))
+    smooth = running_median(z, 3)
+    below = np.flatnonzero(smooth <= smooth[0] + _LEVEL_STILL * (z[-1] - smooth[0]))
+    return lowest + max(fitted, int(below[-1]) if len(below) else 0)

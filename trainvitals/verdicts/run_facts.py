@@ -43,6 +43,7 @@ class RunFacts:
         self._until: int | None = None
         self._numbers: dict[str, Raw] = {}  # as stored; shared with every view of an earlier moment
         self._vectors: dict[str, Raw] = {}
+        self._absences: dict[str, tuple[tuple[int, str], ...]] = {}
         self._series: dict[str, Series] = {}
         self._layers: dict[str, Layers] = {}
 
@@ -50,7 +51,7 @@ class RunFacts:
         """Return the run as it stood at a step: what a reader saw then."""
         view = RunFacts(self._source)
         view._until = step
-        view._numbers, view._vectors = self._numbers, self._vectors
+        view._numbers, view._vectors, view._absences = self._numbers, self._vectors, self._absences
         return view
 
     # Series -------------------------------------------------------------------------------------
@@ -122,8 +123,16 @@ class RunFacts:
         """Return in words why a metric is not there, or not often enough."""
         if num:
             return f"{name}: {num} of {wanted} measurements needed"
-        reasons = self._source.missing_reasons(name) if name in self.names else ()
-        return f"{name}: {reasons[0]}" if reasons else f"{name}: not measured"
+        absences = self.absences(name)
+        return f"{name}: {absences[-1][1]}" if absences else f"{name}: not measured"
+
+    def absences(self, name: str) -> tuple[tuple[int, str], ...]:
+        """Return (step, reason) of every moment at which a metric was undefined."""
+        if name not in self.names:
+            return ()
+        if name not in self._absences:
+            self._absences[name] = self._source.absences(name)
+        return tuple(a for a in self._absences[name] if self._until is None or a[0] <= self._until)
 
     # The run ------------------------------------------------------------------------------------
 

@@ -60,8 +60,8 @@ class Source(Protocol):
         """Return the points of a metric with a number per key; thinned where there are many."""
         ...
 
-    def missing_reasons(self, name: str) -> tuple[str, ...]:
-        """Return why the metric was undefined, the last reason first."""
+    def absences(self, name: str) -> tuple[tuple[int, str], ...]:
+        """Return (step, reason) of every moment at which the metric was undefined."""
         ...
 
     def details(self, name: str) -> Mapping[str, Any]:
@@ -84,13 +84,13 @@ class MemorySource:
 
     series: Mapping[str, tuple]
     meta: Mapping[str, Any] = field(default_factory=dict)
-    reasons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    undefined: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     last_details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     happened: tuple[Event, ...] = ()
 
     def names(self) -> frozenset[str]:
         """Return the names of all metrics."""
-        return frozenset(self.series) | frozenset(self.reasons)
+        return frozenset(self.series) | frozenset(self.undefined)
 
     def numbers(self, name: str) -> Raw:
         """Return the points of a metric with one number a step."""
@@ -100,9 +100,9 @@ class MemorySource:
         """Return the points of a metric with a number per key."""
         return self._raw(name, 2)
 
-    def missing_reasons(self, name: str) -> tuple[str, ...]:
-        """Return why the metric was undefined."""
-        return tuple(self.reasons.get(name, ()))
+    def absences(self, name: str) -> tuple[tuple[int, str], ...]:
+        """Return (step, reason) of every moment at which the metric was undefined."""
+        return tuple(self.undefined.get(name, ()))
 
     def details(self, name: str) -> Mapping[str, Any]:
         """Return the details of the newest reading."""
@@ -149,9 +149,9 @@ class StoreSource:
                 value[row, columns], absent[row, columns] = v.arrays["value"], False
         return Raw(np.array([v.step for v in found], np.int64), value, keys, absent)
 
-    def missing_reasons(self, name: str) -> tuple[str, ...]:
-        """Return why the metric was undefined, the last reason first."""
-        return tuple(dict.fromkeys(reason for _, _, reason in reversed(self._reader.missing(name))))
+    def absences(self, name: str) -> tuple[tuple[int, str], ...]:
+        """Return (step, reason) of every moment at which the metric was undefined."""
+        return tuple((step, reason) for step, _, reason in self._reader.missing(name))
 
     def details(self, name: str) -> Mapping[str, Any]:
         """Return the details of the newest reading."""

@@ -1,0 +1,85 @@
+"""Loss spikes: the loss leaps up and comes back, once or again and again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from trainvitals.schema import Advice
+from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.loss_course import loss_course
+from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
+from trainvitals.verdicts.series import Series, cleaned
+from trainvitals.verdicts.sign import ABOVE, Sign
+from trainvitals.verdicts.spikes import WINDOW, Spike, find_spikes
+from trainvitals.verdicts.weigh import weigh
+
+_CHOWDHERY = "Chowdhery et al. 2023, PaLM: Scaling Language Modeling with Pathways, section 5.1"
+_IGLEWICZ = "Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers (robust deviations)"
+
+
+class LossSpikes(Condition):
+    """The train loss has leapt far beyond its own noise and recovered."""
+
+    id = "loss_spikes"
+    title = "Loss spikes"
+    says = "Single steps throw the model off and it finds back: time is lost, and one day it may not find back."
+    reads = ("loss.train", "the loss that you log")
+    source = _CHOWDHERY
+    advice = (
+        Advice("Look at the batches before the spikes; skip them if the spikes come from data.", _CHOWDHERY),
+        Advice("Clip the gradient norm.", "Pascanu, Mikolov, Bengio 2013, On the difficulty of training RNNs"),
+        Advice("With Adam, lower β₂ or raise ε: its averages lag behind sudden gradients.",
+               "Molybog et al. 2023, A Theory on Adam Instability in Large-Scale Machine Learning"),
+    )  # fmt: skip
+
+    def judge(self, run: RunFacts) -> Judgement:
+        """Return `watch` for one or two spikes in the last half of the run, `alarm` for more."""
+        course = loss_course(run, WINDOW)
+        loss, spikes = _with_most_spikes(run, course.reference)
+        count = _count(loss, spikes)
+        one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "spikes of the loss", patience=1, reliability=0.7)
+        more = Sign(count, 2.5, ABOVE, _IGLEWICZ, "they come again and again", patience=1, reliability=0.7)
+        found = weigh([one, more], watch=1, alarm=2, leading=[one])
+        if not found.holding:
+            return found.judgement(f"No spike stands out from the noise of {loss.name}", "The loss has no spikes")
+        recent = [s for s in spikes if s.step > loss.step[-1] / 2]
+        highest = max(recent, key=lambda s: s.height)
+        times = "once" if len(recent) == 1 else f"{len(recent)} times"
+        judgement = found.judgement(
+            f"{loss.name} has spiked {times}, up to {highest.height:.3g} times its level (at step {highest.step}), "
+            "and recovered", "",
+        )  # fmt: skip
+        return replace(judgement, since=_first(spikes, count))
+
+
+def _with_most_spikes(run: RunFacts, reference: float) -> tuple[Series, list[Spike]]:
+    """Return the loss, of the fixed probe or logged by the user, that shows most spikes, and those."""
+    probe = run.every_point("loss.train")
+    found = [(probe, find_spikes(probe, reference))]
+    for name in sorted(run.names):
+        if "." not in name and "loss" in name.lower() and not {"val", "test", "heldout"} & set(name.lower().split("_")):
+            raw = run.raw(name)
+            logged = cleaned(name, raw.step, raw.value)
+            if len(logged) >= WINDOW and np.all(logged.value >= 0):
+                found.append((logged, find_spikes(logged, reference, is_batch=True)))
+    if not found:
+        raise Unmeasured(run.why_missing("loss.train"))
+    return max(found, key=lambda pair: len(pair[1]))
+
+
+def _count(loss: Series, spikes: list[Spike]) -> Series:
+    """Return at each point how many spikes have recovered that began in the last half of the run so far."""
+    begun = np.array([s.step for s in spikes], np.int64)
+    back = np.array([s.recovered for s in spikes], np.int64)
+    known = np.searchsorted(np.sort(back), loss.step, side="right")
+    old = np.searchsorted(begun, loss.step // 2, side="right")
+    return Series(loss.name, loss.step, np.maximum(known - old, 0).astype(np.float64))
+
+
+def _first(spikes: list[Spike], count: Series) -> int:
+    """Return the step of the first spike of the present series of them: without a time in between that forgot all."""
+    quiet = count.step[count.value == 0]
+    since = int(quiet[quiet < spikes[-1].step][-1]) if len(quiet[quiet < spikes[-1].step]) else -1
+    return next(s.step for s in spikes if s.recovered > since)

@@ -1,0 +1,79 @@
+"""Representation collapse: the features lose their directions, and the classes are not told apart by what is left."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainvitals.schema import Advice
+from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
+from trainvitals.verdicts.series import Series, cleaned
+from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.weigh import weigh
+
+_PAPYAN = "Papyan, Han, Donoho 2020: C classes need C − 1 directions"
+_GARRIDO = "Garrido et al. 2023, RankMe: Assessing the Downstream Performance of Representations by Their Rank"
+_JING = "Jing et al. 2022, Understanding Dimensional Collapse in Contrastive Self-supervised Learning"
+_BANK = "measured on the bank of labelled runs, setting half"
+_FLAT = ("all units of the last layer are dead", "the features are the same for every sample")  # as the metric says
+
+
+class RepresentationCollapse(Condition):
+    """The effective rank of the features has fallen below what the classes need, or to next to nothing."""
+
+    id = "representation_collapse"
+    title = "Representation collapse"
+    says = "The last layer says nearly the same of every sample: what it does not tell apart, no classifier can."
+    reads = ("rank.effective", "chance.num_classes", "accuracy.train", "chance.accuracy", "nc1")
+    source = _JING
+    advice = (
+        Advice("Lower the weight decay, or the learning rate if the loss blew up before.", _JING),
+        Advice("Without labels: keep the branches apart (stop-gradient, predictor) or add a variance term.",
+               "Bardes, Ponce, LeCun 2022, VICReg: Variance-Invariance-Covariance Regularization"),
+        Advice("Put a normalisation layer before the collapsed one.",
+               "Daneshmand et al. 2020, Batch normalization provably avoids ranks collapse"),
+    )  # fmt: skip
+
+    def judge(self, run: RunFacts) -> Judgement:
+        """Return `alarm` when the rank is too low and the classes are not told apart, or nearly nothing is left."""
+        rank = _rank(run)
+        if len(rank) < 3:
+            raise Unmeasured(run.why_missing("rank.effective", len(rank), 3))
+        classes, share = run.num_classes, rank.with_values(rank.value / np.maximum.accumulate(rank.value))
+        needed = 0.5 * (classes - 1) if classes and classes > 4 else 1.5
+        source = _PAPYAN if classes and classes > 4 else _BANK
+        low = Sign(rank, needed, BELOW, source, "the features span fewer directions than they should",
+                   release=1.5 * needed, patience=2, reliability=0.7, starts="crossing")  # fmt: skip
+        fallen = Sign(share, 0.15, BELOW, _GARRIDO, "little is left of the rank that they once had", release=0.25,
+                      patience=2, reliability=0.6)  # fmt: skip
+        mixed = _not_told_apart(run)
+        against = [] if mixed is None else [Sign(
+            run.series("accuracy.train"), 0.95, ABOVE, _PAPYAN, "the classes are told apart", release=0.9, patience=2,
+        )]  # fmt: skip
+        signs = [low, fallen, *([mixed] if mixed is not None else [])]
+        found = weigh(signs, watch=2, alarm=2, leading=[low], against=against)
+        missing = () if mixed is not None else (run.why_missing("accuracy.train"),)
+        return found.judgement(
+            f"The features have lost their rank ({rank.last:.3g} directions now)",
+            f"The features vary in enough directions ({rank.last:.3g})", missing,
+        )  # fmt: skip
+
+
+def _rank(run: RunFacts) -> Series:
+    """Return the effective rank; 1 where it is undefined because nothing varies any more."""
+    raw = run.raw("rank.effective")
+    flat = [step for step, reason in run.absences("rank.effective") if reason.startswith(_FLAT)]
+    step = np.concatenate([raw.step, np.array(flat, np.int64)])
+    value = np.concatenate([raw.value, np.ones(len(flat))])
+    order = np.argsort(step, kind="stable")
+    return cleaned("rank.effective", step[order], value[order])
+
+
+def _not_told_apart(run: RunFacts) -> Sign | None:
+    """Return the sign that the train accuracy is nearer to chance than to 1; None for no classifier."""
+    accuracy, chance = run.series("accuracy.train"), run.chance_accuracy
+    if not accuracy:
+        return None
+    middle = 0.5 * (1 + chance) if chance is not None else 0.5
+    return Sign(accuracy, middle, BELOW, "half way from chance to 1", "the train classes are not told apart",
+                release=middle + 0.1, reliability=0.6)  # fmt: skip

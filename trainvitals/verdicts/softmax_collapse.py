@@ -1,0 +1,49 @@
+"""Softmax collapse: losses round to exactly 0, so that samples stop teaching before the net generalises."""
+
+from __future__ import annotations
+
+from trainvitals.schema import Advice
+from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.run_facts import RunFacts
+from trainvitals.verdicts.sign import ABOVE, Sign
+from trainvitals.verdicts.weigh import weigh
+from trainvitals.verdicts.weight_course import total_norm
+
+_PRIETO = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability"
+_BANK = "measured on the bank of labelled runs, setting half"
+
+
+class SoftmaxCollapse(Condition):
+    """Many train losses are exactly 0, while the held-out data is far from learned or the weights only grow."""
+
+    id = "softmax_collapse"
+    title = "Softmax collapse"
+    says = "The logits have grown until rounding makes losses exactly 0: these samples give no gradient any more."
+    reads = ("softmax_collapse", "accuracy.train", "accuracy.heldout", "gap.accuracy", "weights.norm.value", "grad.nlm")
+    source = _PRIETO
+    advice = (
+        Advice("Use weight decay, or remove from the gradient what only scales the weights (⊥Grad).",
+               f"{_PRIETO}, section 5"),
+        Advice("Compute the softmax in float64, or use StableMax.", f"{_PRIETO}, section 4"),
+    )  # fmt: skip
+
+    def judge(self, run: RunFacts) -> Judgement:
+        """Return `alarm` when a good part of the losses is 0 and the held-out data has not been learned."""
+        zero = run.need("softmax_collapse", 4)
+        many = Sign(zero, 0.1, ABOVE, _BANK, "a tenth or more of the train losses are exactly 0", release=0.05,
+                    reliability=0.75)  # fmt: skip
+        gap, norm = run.series("gap.accuracy"), total_norm(run)
+        behind = Sign(gap.with_values(-gap.value), 0.3, ABOVE, _BANK, "the held-out accuracy is far behind",
+                      release=0.2, reliability=0.6)  # fmt: skip
+        grown = Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 3.0, ABOVE, _BANK,
+                     "the weights have grown to several times their size", release=2.5, reliability=0.5)  # fmt: skip
+        along = run.layers("grad.nlm").median()
+        scaling = Sign(along, 0.3, ABOVE, f"{_PRIETO}, section 4.2", "the gradient mostly scales the weights",
+                       release=0.2, reliability=0.6)  # fmt: skip
+        found = weigh([many, behind, grown, scaling], watch=2, alarm=2, leading=[many])
+        beside = (("gap.accuracy", gap), ("weights.norm.value", norm))
+        missing = [run.why_missing(name) for name, series in beside if not series]
+        return found.judgement(
+            f"The softmax has collapsed: {zero.last:.0%} of the train losses are exactly 0",
+            f"{zero.last:.0%} of the train losses are exactly 0", missing,
+        )  # fmt: skip
