@@ -198,7 +198,8 @@ def row_checksum(*values: float | str | bytes | None) -> int:
     >>> row_checksum(1, "a", -0.0, None) == row_checksum(1, "a", 0.0, None) != row_checksum(1, "b", 0.0, None)
     True
     """
-    plain = [value + 0.0 if isinstance(value, float) else value for value in values]
+    plain = [value + 0.0 if isinstance(value, float) else str(value) if isinstance(value, str) else value
+             for value in values]  # fmt: skip
     return zlib.crc32(repr(plain).encode())
 
 
