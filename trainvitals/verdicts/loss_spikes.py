@@ -9,8 +9,8 @@ import numpy as np
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.loss_course import loss_course
-from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
-from trainvitals.verdicts.series import Series, cleaned
+from trainvitals.verdicts.run_facts import RunFacts
+from trainvitals.verdicts.series import Series
 from trainvitals.verdicts.sign import ABOVE, Sign
 from trainvitals.verdicts.spikes import WINDOW, Spike, find_spikes
 from trainvitals.verdicts.weigh import weigh
@@ -58,14 +58,9 @@ def _with_most_spikes(run: RunFacts, reference: float) -> tuple[Series, list[Spi
     """Return the loss, of the fixed probe or logged by the user, that shows most spikes, and those."""
     probe = run.every_point("loss.train")
     found = [(probe, find_spikes(probe, reference))]
-    for name in sorted(run.names):
-        if "." not in name and "loss" in name.lower() and not {"val", "test", "heldout"} & set(name.lower().split("_")):
-            raw = run.raw(name)
-            logged = cleaned(name, raw.step, raw.value)
-            if len(logged) >= WINDOW and np.all(logged.value >= 0):
-                found.append((logged, find_spikes(logged, reference, is_batch=True)))
-    if not found:
-        raise Unmeasured(run.why_missing("loss.train"))
+    for logged in map(run.every_point, run.logged_losses):
+        if len(logged) >= WINDOW and np.all(logged.value >= 0):
+            found.append((logged, find_spikes(logged, reference, is_batch=True)))
     return max(found, key=lambda pair: len(pair[1]))
 
 

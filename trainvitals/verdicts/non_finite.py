@@ -44,7 +44,7 @@ class NonFinite(Condition):
 
     def judge(self, run: RunFacts) -> Judgement:
         """Return `alarm` when numbers are bad now, `watch` when they were and are good again."""
-        logged = [n for n in sorted(run.names) if "." not in n and "loss" in n.lower()]
+        logged = run.logged_losses
         if not any(len(run.raw(n).step) for n in (*_SCALARS, *logged)) and not run.layers("weights.norm.value"):
             raise Unmeasured(*(run.why_missing(name) for name in (*_SCALARS, "weights.norm.value")))
         found = sorted((*_in_scalars(run, (*_SCALARS, *logged)), *_in_vectors(run), *_counted(run)),

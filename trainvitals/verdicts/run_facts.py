@@ -5,6 +5,7 @@ Legend: n points, K layers or classes, C classes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -174,6 +175,11 @@ class RunFacts:
         start = rate if isinstance(rate, (int, float)) else np.nan
         return cleaned("learning_rate", np.array([0]), np.array([float(start)]))
 
+    @cached_property
+    def logged_losses(self) -> tuple[str, ...]:
+        """Names of the training losses that the user logs (a batch's, as a rule), told by their names."""
+        return tuple(name for name in sorted(self.names) if _is_training_loss(name))
+
     # The task -----------------------------------------------------------------------------------
 
     @cached_property
@@ -201,3 +207,16 @@ class RunFacts:
     def _first(self, name: str) -> float | None:
         series = self.series(name)
         return float(series.value[0]) if series else None
+
+
+_NOT_TRAINING = {"val", "valid", "validation", "test", "eval", "heldout", "dev"}
+
+
+def _is_training_loss(name: str) -> bool:
+    """Tell whether a name of the user's own (the metrics' names have a point) is that of a training loss.
+
+    >>> [_is_training_loss(name) for name in ("train_loss", "loss", "val_loss", "loss.train", "lossless")]
+    [True, True, False, False, False]
+    """
+    words = set(re.split(r"[_\-/ ]", name.lower()))
+    return "." not in name and "loss" in words and not words & _NOT_TRAINING

@@ -83,8 +83,10 @@ def _step_signs(run: RunFacts, course: LossCourse) -> list[Sign]:
         Sign(late, 0.1, ABOVE, _KARPATHY, "each step changes the weights by a tenth or more", release=0.05),
         Sign(course.loss.with_values(course.peak), 3.0, ABOVE, _BANK, "the loss once shot up far above its start",
              patience=1, starts="crossing"),
-        Sign(_largest_growth(run), 3.0, ABOVE, _BANK, "the weights were thrown to several times their size",
-             patience=1, starts="crossing"),
+        Sign(_largest_growth(run), 10.0, ABOVE, _BANK, "the weights were thrown to many times their size",
+             patience=1, starts="crossing", kind="weights"),
+        Sign(_largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1,
+             starts="crossing", kind="weights"),
     ]  # fmt: skip
 
 
@@ -92,3 +94,12 @@ def _largest_growth(run: RunFacts) -> Series:
     """Return the largest ‖θ‖/‖θ(0)‖ so far."""
     norm = total_norm(run)
     return norm.with_values(np.maximum.accumulate(norm.value / norm.value[0])) if norm else norm
+
+
+def _largest_jump(run: RunFacts) -> Series:
+    """Return the largest growth of ‖θ‖ between two measurements so far; small weights may double in the first two."""
+    norm = total_norm(run)
+    if len(norm) < 5:
+        return norm.since(norm.step[-1] + 1) if norm else norm
+    jumps = norm.value[3:] / norm.value[2:-1]
+    return Series(norm.name, norm.step[3:], np.maximum.accumulate(jumps))
