@@ -23,7 +23,7 @@ from typing import Any
 
 from trainvitals.schema import Description, Status
 from trainvitals.store.catalogue import SUFFIX
-from trainvitals.store.database import connect_writer, leave_wal
+from trainvitals.store.database import connect_writer, leave_wal, reading
 from trainvitals.store.errors import StoreError
 from trainvitals.store.filesystems import network_type
 from trainvitals.store.fragments import SUFFIX as LOG_SUFFIX
@@ -196,8 +196,7 @@ def continue_run(path: Path) -> tuple[OpenRun, State]:
 
 
 def _continue_file(path: Path) -> tuple[OpenRun, State]:
-    if not path.is_file():
-        raise FileNotFoundError("no such file")
+    _check_that_nobody_writes(path, "RunWriter.resume")
     connection = connect_writer(path)
     try:
         migrate(connection, str(path))
@@ -252,6 +251,7 @@ def editing(path: Path) -> Iterator[Rows]:
             f"expected a run file that can be changed, got {path} in editing; a run on a network file system "
             "can be changed once it has ended"
         )
+    _check_that_nobody_writes(path, "editing")
     rows = Rows(connect_writer(path))
     try:
         migrate(rows.connection, str(path))
@@ -260,7 +260,6 @@ def editing(path: Path) -> Iterator[Rows]:
         refuse_if_written(header_of(words, state).process, state, path, "editing")
         yield rows
         rows.commit()
-        leave_wal(rows.connection)
     except (OSError, sqlite3.Error, KeyError, TypeError) as error:
         raise StoreError(
             f"expected a run file that can be changed, got {path} ({error}) in editing; "
@@ -268,7 +267,15 @@ def editing(path: Path) -> Iterator[Rows]:
         ) from error
     finally:
         rows.roll_back()
+        leave_wal(rows.connection)
         rows.connection.close()
+
+
+def _check_that_nobody_writes(path: Path, call: str) -> None:
+    """Look before the file is opened for writing, which a file of another program or a live run must not be."""
+    with reading(path) as connection:
+        state, words = read_state(connection), read_words(connection, ("process",))
+    refuse_if_written(words.get("process", {}), state, path, call)
 
 
 def refuse_if_written(process: Mapping[str, Any], state: State, path: Path, call: str) -> None:
