@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import trainvitals
+from trainvitals.probes.environment import command, environment, plain_config
 from trainvitals.probes.probe_batch import ProbeBatch
 from trainvitals.probes.schedule import Schedule
 from trainvitals.probes.subject import Subject
@@ -28,8 +25,14 @@ COST_DESCRIPTIONS = {
 }  # fmt: skip
 
 
-def run_meta(subject: Subject, schedules: Mapping[str, Schedule], share: float | None) -> dict[str, Any]:
-    """Return what is stored once per run."""
+def run_meta(
+    subject: Subject, schedules: Mapping[str, Schedule], share: float | None, config: Any = None
+) -> dict[str, Any]:
+    """Return what is stored once per run; secrets in the settings and in the command are hidden.
+
+    Raises:
+        ValueError: if `config` is no mapping, dataclass or namespace.
+    """
     return {
         "model": _model(subject),
         "optimizer": _optimizer(subject),
@@ -40,14 +43,10 @@ def run_meta(subject: Subject, schedules: Mapping[str, Schedule], share: float |
         "heldout_sets": {name: _probe(batch) for name, batch in subject.heldout_sets.items()},
         "mode": subject.mode,
         "seed": subject.seed,
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "trainvitals": trainvitals.__version__,
-            "platform": platform.platform(),
-            "device": str(next(iter(subject.parameters().values())).device),
-        },
-        "program": Path(sys.argv[0]).name if sys.argv else "",  # no arguments: they may hold secrets
+        "environment": environment(next(iter(subject.parameters().values())).device),
+        "program": Path(sys.argv[0]).name if sys.argv else "",
+        "command": command(),
+        "config": plain_config(config) if config is not None else {},
     }
 
 

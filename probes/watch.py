@@ -26,6 +26,8 @@ from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.schedule import Schedule, schedules_for
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.schema import Event, Reading, Record, Status
+from trainvitals.store.shipped_writer import ShippedWriter, create_writer
+from trainvitals.store.tagging import add_note, add_tags
 from trainvitals.store.writer import RunWriter
 
 DEFAULT_BUDGET = "auto"
@@ -50,6 +52,7 @@ def watch(
     probe_samples: int = PROBE_SAMPLES,
     products: str = "auto",
     max_memory_bytes: int | None = None,
+    config: Any = None,
 ) -> Watch:
     """Watch a training run. Nothing in the training loop changes, and nothing in the run does.
 
@@ -69,7 +72,8 @@ def watch(
             batches together. A third element, the number of terms that the loss of the batch is a mean over, states
             it instead; where nothing agrees it must be given.
         name: of the run; the model's class name if left out.
-        store: the folder that holds runs; made if it is not there.
+        store: the folder that holds runs, made if it is not there; or postgresql://user@host/database: the run is
+            then written to a file in `runs/` (or in the folder that TRAINVITALS_SPOOL names) and shipped from there.
         probes: a preset ("light", "default", "full"), names and groups, or a mapping name → options.
         every: steps between measurements: one number for all, a schedule, "log", or a mapping from names
             and groups to these. None follows each diagnostic's own interval.
@@ -81,9 +85,11 @@ def watch(
         probe_samples: samples drawn when a probe is a loader.
         products: how Hessian products are made, as in `trainvitals.measure`.
         max_memory_bytes: most that the graphs of Hessian products may hold, as in `trainvitals.measure`.
+        config: your settings, recorded with the run: a mapping, a dataclass or a namespace. Passwords and tokens in
+            it are hidden, as in the command that is recorded too.
 
     Returns:
-        The watch, with `.id`, `.path`, `.step`, `.log(...)` and `.close()`.
+        The watch, with `.id`, `.path`, `.step`, `.log(...)`, `.tag(...)`, `.note(...)` and `.close()`.
 
     Raises:
         ValueError: before training starts, for a batch that does not fit the model, a loss that is not one
@@ -117,7 +123,8 @@ def watch(
     subject.initial_parameters = subject.weights_at_start()
     run_name = str(name or type(subject.model).__name__)
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
-    writer = RunWriter.create(store, run_name, run_meta(subject, schedules, share), descriptions)
+    meta = run_meta(subject, schedules, share, config)
+    writer = create_writer(store, run_name, meta, descriptions)
     return Watch(subject, diagnostics, schedules, share, writer, run_name)
 
 
@@ -136,7 +143,7 @@ class Watch:
         diagnostics: list[Diagnostic],
         schedules: Mapping[str, Schedule],
         share: float | None,
-        writer: RunWriter,
+        writer: RunWriter | ShippedWriter,
         name: str,
     ) -> None:
         self.name = name
@@ -152,6 +159,8 @@ class Watch:
         self._budget = None if share is None else Budget(share, bundles, self._started)
         self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
         self._warned: set[str] = set()
+        self._tags: list[str] = []
+        self._note = ""
         subject.products.warn = lambda message: self._warn(message, message)
         self._handles: list[Any] = []
         self._is_open = True
@@ -194,6 +203,24 @@ class Watch:
                 self._warn(f"log:{name}", f"expected one number for {name!r} in run.log, got {kind}; log a float")
         if numbers and self._is_open:
             self._writer.append(Record(self.step, time.time(), scalars=numbers))
+
+    def tag(self, *tags: str) -> None:
+        """Give the run tags, to find it by. A tag that is no short text is one warning and is left out."""
+        self._annotated("tag", lambda: setattr(self, "_tags", add_tags(self._tags, tags)))
+        if self._is_open:
+            self._writer.header("tags", self._tags)
+
+    def note(self, text: str) -> None:
+        """Add a line to the note of the run, in which secrets are hidden."""
+        self._annotated("note", lambda: setattr(self, "_note", add_note(self._note, text)))
+        if self._is_open:
+            self._writer.header("note", self._note)
+
+    def _annotated(self, what: str, change: Callable[[], None]) -> None:
+        try:
+            change()
+        except ValueError as error:
+            self._warn(what, str(error))
 
     def close(self) -> None:
         """Take every hook off, write what is left, and mark the run as finished. A second call does nothing."""

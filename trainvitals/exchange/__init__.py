@@ -1,0 +1,1 @@
+"""Runs out to other formats and in from other programs."""
