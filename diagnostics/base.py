@@ -28,6 +28,7 @@ from trainvitals.diagnostics.missing import Missing as Missing
 from trainvitals.schema import Chart, Description, Question, Reading, ReferenceLine, Scale
 
 if TYPE_CHECKING:
+    from trainvitals.diagnostics.attention_sums import AttentionSums
     from trainvitals.diagnostics.batch_loss import BatchLoss
     from trainvitals.diagnostics.gradient_gram import GradientGram
     from trainvitals.diagnostics.gradient_sums import GradientSums
@@ -54,6 +55,7 @@ class Needs(Flag):
     HVP = auto()  # Hessian-vector products on one shared double-backward graph
     GRADIENT_GRAM = auto()  # inner products of the gradients of up to 128 samples, from the same passes
     HELDOUT_FEATURES = auto()  # inputs of the classifier on the held-out probe, from its forward pass
+    ATTENTION = auto()  # sums over the rows of attention, by layer and head, from the train probe's forward pass
 
 
 class Tier(StrEnum):
@@ -150,6 +152,8 @@ class Snapshot(Protocol):
     def activations(self) -> Mapping[str, Tensor]: ...  # (N, ...) after each non-linearity
     @property
     def unit_axes(self) -> Mapping[str, int]: ...  # of each activation: the dimension that counts its units
+    @property
+    def attention(self) -> Mapping[str, AttentionSums]: ...  # of each attention layer; empty where none was seen
     @property
     def layer_outputs(self) -> Mapping[str, Tensor]: ...  # (N, ...) of each Linear and Conv
     @property
@@ -316,7 +320,7 @@ _COSTS = {
     Needs.PER_SAMPLE_GRADIENTS: "one gradient per sample",
     Needs.GRADIENT: "one backward pass",
     Needs.ACTIVATIONS | Needs.FEATURES | Needs.OUTPUTS | Needs.HELDOUT: "one shared forward pass",
-    Needs.HELDOUT_FEATURES: "one shared forward pass",
+    Needs.HELDOUT_FEATURES | Needs.ATTENTION: "one shared forward pass",
     Needs.TRAJECTORY: "copies of weights and gradients",
 }
 

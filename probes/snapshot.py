@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from trainvitals.diagnostics.attention_sums import AttentionSums
 from trainvitals.diagnostics.base import (
     Classifier,
     Diagnostic,
@@ -34,13 +35,15 @@ from trainvitals.diagnostics.input_loss import InputLoss
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.activations import Capture, main_tensor
+from trainvitals.probes.attention import AttentionCapture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.input_losses import input_losses
+from trainvitals.probes.layer_gradients import gradients_by_layer
 from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
-from trainvitals.probes.sample_losses import check_mean, sample_losses
+from trainvitals.probes.sample_losses import check_mean, losses_of_batch, sample_losses
 from trainvitals.probes.subject import Subject, float32_if_half
 
 T = TypeVar("T")
@@ -82,7 +85,7 @@ class ModelSnapshot:
         self._needs = Needs.NOTHING
         for diagnostic in due.values():
             self._needs |= diagnostic.needs
-        self._capture = self._new_capture()
+        self._capture, self._attention = self._new_capture(), AttentionCapture(subject.model)
 
     def _new_capture(self) -> Capture:
         return Capture(
@@ -189,6 +192,11 @@ class ModelSnapshot:
         return self._capture.unit_axes
 
     @property
+    def attention(self) -> Mapping[str, AttentionSums]:
+        self._run_train_pass()
+        return self._attention.layers
+
+    @property
     def layer_outputs(self) -> Mapping[str, Tensor]:
         self._run_train_pass()
         return self._capture.collected("layer_outputs")
@@ -219,14 +227,22 @@ class ModelSnapshot:
 
     @cached_property
     def gradient_sums(self) -> GradientSums:
-        batch, parameters = self._subject.train, self.parameters
         self._check_real()
+        if not self._subject.needs_each_alone:
+            try:
+                return self._folded(partial(gradients_by_layer, partial(losses_of_batch, self._subject)))
+            except Exception:  # whatever it is, the general way does without
+                self._subject.needs_each_alone = True
+        return self._folded(partial(per_sample_gradients, self._mean_loss))
+
+    def _folded(self, gradients_of_batch: Callable[..., Iterable[tuple[Tensor, Tensor]]]) -> GradientSums:
+        batch, parameters = self._subject.train, self.parameters
         labels, num_classes = self._labels()
         layout = {name: p.shape for name, p in parameters.items()}
         sums, gram = GradientSums(layout, num_classes), self._new_gram()
         total, start = 0.0, 0
         for chunk, size in zip(batch.chunks, batch.sizes, strict=True):
-            for gradients, losses in per_sample_gradients(self._mean_loss, parameters, chunk, size):
+            for gradients, losses in gradients_of_batch(parameters, chunk, size):
                 count = len(losses)
                 sums.add(gradients.detach(), None if labels is None else labels[start : start + count])
                 if gram is not None:
@@ -402,7 +418,8 @@ class ModelSnapshot:
             raise
 
     def _run_plain_pass(self) -> None:
-        self._train_chunks, self._capture = [], self._new_capture()  # without what a failed pass left
+        self._train_chunks = []  # without what a failed pass left
+        self._capture, self._attention = self._new_capture(), AttentionCapture(self._subject.model)
         batch = self._subject.train
         wants_gradient = bool(self._needs & Needs.GRADIENT) and "hessian" not in vars(self)
         sums: list[Tensor] | None = None
@@ -418,7 +435,8 @@ class ModelSnapshot:
 
     def _captured(self, batch: ProbeBatch, index: int, parameters: Mapping[str, Tensor]) -> Tensor:
         self._subject.num_passes["forward"] += 1
-        with self._capture.capturing(batch.sizes[index]):
+        seeing = self._attention.capturing() if self._needs & Needs.ATTENTION else nullcontext()
+        with seeing, self._capture.capturing(batch.sizes[index]):
             loss, outputs = self._subject.loss_and_outputs(parameters, batch.chunks[index])
         assert self._train_chunks is not None
         self._train_chunks.append((loss.detach(), main_tensor(outputs).detach()))
