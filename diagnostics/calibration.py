@@ -28,8 +28,8 @@ _UNDEFINED = (
 )
 
 
-def calibration_error(confidences: Tensor, is_right: Tensor, num_bins: int) -> float:
-    """Return Σ_b (n_b/N) abs(accuracy_b − confidence_b) over bins of equally many samples, in [0, 1].
+def bin_differences(confidences: Tensor, is_right: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Return Σ(1[right] − confidence) over the samples of each bin of equally many, and how many they are, (B,) each.
 
     A sample goes to the bin of its rank among the confidences; equal ones go together, by the middle of their ranks,
     so that the order of the samples does not matter.
@@ -38,9 +38,6 @@ def calibration_error(confidences: Tensor, is_right: Tensor, num_bins: int) -> f
         confidences: (N,) probability of the predicted class.
         is_right: (N,) whether that is the label.
         num_bins: B.
-
-    >>> round(calibration_error(torch.tensor([0.6, 0.6, 0.9, 0.9]), torch.tensor([True, False, True, True]), 2), 6)
-    0.1
     """
     confidences, N = confidences.double(), len(confidences)
     ordered = confidences.sort().values
@@ -49,7 +46,31 @@ def calibration_error(confidences: Tensor, is_right: Tensor, num_bins: int) -> f
     bins = ((first + last) * num_bins) // (2 * N)  # of the middle rank (first + last)/2 of N
     differences = torch.zeros(num_bins, dtype=torch.float64, device=confidences.device)
     differences.index_add_(0, bins, is_right.double() - confidences)
-    return float(differences.abs().sum()) / N
+    return differences, torch.bincount(bins, minlength=num_bins)
+
+
+def calibration_error(confidences: Tensor, is_right: Tensor, num_bins: int) -> float:
+    """Return Σ_b (n_b/N) abs(accuracy_b − confidence_b) over bins of equally many samples, in [0, 1].
+
+    Args and bins as in `bin_differences`.
+
+    >>> round(calibration_error(torch.tensor([0.6, 0.6, 0.9, 0.9]), torch.tensor([True, False, True, True]), 2), 6)
+    0.1
+    """
+    differences, _ = bin_differences(confidences, is_right, num_bins)
+    return float(differences.abs().sum()) / len(confidences)
+
+
+def largest_calibration_error(confidences: Tensor, is_right: Tensor, num_bins: int) -> float:
+    """Return max_b abs(accuracy_b − confidence_b) over the bins that hold samples, in [0, 1].
+
+    Args and bins as in `bin_differences`.
+
+    >>> round(largest_calibration_error(torch.tensor([0.6, 0.6, 0.9]), torch.tensor([True, False, False]), 2), 6)
+    0.9
+    """
+    differences, sizes = bin_differences(confidences, is_right, num_bins)
+    return float((differences.abs() / sizes.clamp(min=1)).max())
 
 
 def _mean(found: CaseProbabilities, values: Tensor) -> Reading:
@@ -62,6 +83,13 @@ def _on_both(snapshot: Snapshot, number: Callable[[CaseProbabilities], Reading])
         "train": or_missing(lambda: number(snapshot.once(cases_on_train))),
         "heldout": or_missing(lambda: number(snapshot.once(cases_on_heldout))),
     }
+
+
+def _check_bins(num_bins: int, name: str) -> None:
+    if isinstance(num_bins, bool) or not isinstance(num_bins, int) or num_bins < 1:
+        raise ValueError(
+            f"expected a whole number of at least 1, got num_bins={num_bins!r} in options of {name!r}; try 15"
+        )
 
 
 def _parts(title: str, summary: str) -> dict[str, Part]:
@@ -100,10 +128,7 @@ class ExpectedCalibrationError(Diagnostic):
     num_bins: int = 15
 
     def __post_init__(self) -> None:
-        if isinstance(self.num_bins, bool) or not isinstance(self.num_bins, int) or self.num_bins < 1:
-            raise ValueError(
-                f"expected a whole number of at least 1, got num_bins={self.num_bins!r} in options of 'ece'; try 15"
-            )
+        _check_bins(self.num_bins, self.name)
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
         """Return the error on the train and on the held-out probe."""
@@ -112,6 +137,43 @@ class ExpectedCalibrationError(Diagnostic):
     def _error(self, found: ClassProbabilities) -> Reading:
         confidences, predicted = found.p.max(1)
         return Reading(value=calibration_error(confidences, predicted == found.labels, self.num_bins))
+
+
+@dataclass
+class MaximumCalibrationError(Diagnostic):
+    """MCE: the largest distance of confidence from accuracy in any bin.
+
+    Value in [0, 1], exact on the probe for these bins; a maximum over bins of few samples is too high on average,
+    by about 1/√n of a bin's n samples: compare it between steps, not with 0.
+
+    Args:
+        num_bins: bins of equally many samples; 15 as in Guo et al. (there of equal width).
+    """
+
+    name = "mce"
+    title = "Maximum calibration error (MCE)"
+    question = Question.OVERFITTING
+    summary = "How far confidence is from accuracy where it is farthest"
+    formula = r"\max_b \bigl|\operatorname{acc}_b - \operatorname{conf}_b\bigr|"
+    undefined = _UNDEFINED
+    source = "Guo et al. 2017, On Calibration of Modern Neural Networks, equation 5; bins of equal mass as in `ece`"
+    needs = Needs.OUTPUTS | Needs.HELDOUT
+    tier = Tier.FULL
+    interval = 50
+    parts = _parts("Maximum calibration error", "How far confidence is from accuracy where it is farthest")
+
+    num_bins: int = 15
+
+    def __post_init__(self) -> None:
+        _check_bins(self.num_bins, self.name)
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Reading]:
+        """Return the error on the train and on the held-out probe."""
+        return _on_both(snapshot, self._error)
+
+    def _error(self, found: ClassProbabilities) -> Reading:
+        confidences, predicted = found.p.max(1)
+        return Reading(value=largest_calibration_error(confidences, predicted == found.labels, self.num_bins))
 
 
 @dataclass

@@ -12,11 +12,12 @@ from sklearn.metrics import log_loss
 from trainvitals.diagnostics.calibration import (
     BrierScore,
     ExpectedCalibrationError,
+    MaximumCalibrationError,
     NegativeLogLikelihood,
     calibration_error,
 )
 
-ALL = (ExpectedCalibrationError(), BrierScore(), NegativeLogLikelihood())
+ALL = (ExpectedCalibrationError(), MaximumCalibrationError(), BrierScore(), NegativeLogLikelihood())
 
 
 def problem(N=60, C=4, seed=0, scale=2.0):
@@ -44,6 +45,8 @@ def test_ece_equals_scikit_learns_curve_of_quantile_bins(seed):
     share, mean = calibration_curve(right, confidence, n_bins=15, strategy="quantile")
     found = ExpectedCalibrationError().measure(snapshot_of((y, z)))["train"].value
     assert found == pytest.approx(float(np.abs(share - mean).mean()), rel=1e-9)
+    largest = MaximumCalibrationError().measure(snapshot_of((y, z)))["train"].value
+    assert largest == pytest.approx(float(np.abs(share - mean).max()), rel=1e-9)
 
 
 @pytest.mark.parametrize(("N", "num_bins"), [(60, 15), (47, 15), (7, 15), (47, 1), (31, 4)])
@@ -57,6 +60,8 @@ def test_ece_equals_a_loop_over_ranks(N, num_bins):
     expected = sum(len(b) / N * abs(right[b].mean() - confidence[b].mean()) for b in bins.values())
     found = ExpectedCalibrationError(num_bins=num_bins).measure(snapshot_of((y, z)))["train"].value
     assert found == pytest.approx(expected, rel=1e-9)
+    largest = MaximumCalibrationError(num_bins=num_bins).measure(snapshot_of((y, z)))["train"].value
+    assert largest == pytest.approx(max(abs(right[b].mean() - confidence[b].mean()) for b in bins.values()), rel=1e-9)
     assert max(map(len, bins.values())) - min(map(len, bins.values())) <= 1
 
 
