@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
-from trainvitals.verdicts.run_facts import RunFacts
+from trainvitals.verdicts.loss_course import loss_course
+from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Series
 from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
 from trainvitals.verdicts.weigh import weigh
@@ -31,25 +34,65 @@ class DeadUnits(Condition):
     )  # fmt: skip
 
     def judge(self, run: RunFacts) -> Judgement:
-        """Return `watch` for one sign, `alarm` when the share is high and has grown, or the features lose rank."""
+        """Return `watch` when many units are dead and something else shows that it matters, `alarm` for two of these.
+
+        A narrow layer may lose most of its units in the first steps and the rest do the work: the share alone says
+        nothing.
+        """
         layers = run.need_layers("units.dead", 4)
         worst = layers.column(_worst(layers.keys, [layers.column(key) for key in layers.keys]))
-        grown = worst.with_values(worst.value - worst.value[0])
-        level = Sign(worst, 0.5, ABOVE, _BANK, f"more than half of {worst.key} is dead", release=0.4, reliability=0.75)
-        growth = Sign(
-            grown, 0.25, ABOVE, _BANK, f"{worst.key} has lost a quarter of its units since the start", release=0.15,
-        )  # fmt: skip
-        rank = run.series("rank.effective")
-        narrower = Sign(
-            rank.with_values(rank.value / rank.value[: max(1, len(rank) // 2)].max()) if rank else rank, 0.5, BELOW,
-            _LYLE, "the features vary in less than half as many directions", release=0.6, patience=2, reliability=0.4,
-        )  # fmt: skip
-        found = weigh([level, growth, narrower], watch=1, alarm=2, leading=[level, growth])
+        shares = [
+            Sign(worst, 0.5, ABOVE, _BANK, f"more than half of {worst.key} is dead", release=0.4, kind="share"),
+            Sign(worst.with_values(worst.value - worst.value[0]), 0.25, ABOVE, _BANK,
+                 f"{worst.key} has lost a quarter of its units since the start", release=0.15, kind="share"),
+        ]  # fmt: skip
+        matters = [
+            Sign(worst, 0.85, ABOVE, _BANK, "next to nothing is left of the layer", release=0.75, reliability=0.5),
+            Sign(_late_rise(worst), 0.2, ABOVE, _BANK, "they died when training was well under way", release=0.12,
+                 reliability=0.5),
+            *_narrower(run, next((sign.since for sign in shares if sign.holds), None)),
+            *_no_learning(run),
+        ]  # fmt: skip
+        found = weigh([*shares, *matters], watch=2, alarm=3, leading=shares)
         return found.judgement(
             f"Units of {worst.key} are dead: {worst.last:.0%} of them put out 0 on every sample of the probe",
             f"The worst layer, {worst.key}, has {worst.last:.0%} dead units",
-            () if rank else (run.why_missing("rank.effective"),),
+            () if "rank.effective" in run.names else (run.why_missing("rank.effective"),),
         )
+
+
+def _late_rise(share: Series) -> Series:
+    """Return the rise since a fifth of the run so far, the first five measurements left out as settling."""
+    index = np.arange(len(share))
+    base = np.minimum(np.maximum(index // 5, 5), index)
+    return share.with_values(share.value - share.value[base])
+
+
+def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
+    """Return the sign that the features have lost rank since the units died."""
+    rank = run.series("rank.effective")
+    if since is None or not rank:
+        return []
+    end = max(1, int(np.searchsorted(rank.step, since, side="right")))
+    before = float(rank.value[max(0, end - 3) : end].max())  # where they died between two measurements, the earlier
+    fall = rank.since(since)
+    words = "the features vary in fewer directions since then"
+    return [Sign(fall.with_values(fall.value / before), 0.75, BELOW, _LYLE, words, release=0.85, patience=2,
+                 reliability=0.5)]  # fmt: skip
+
+
+def _no_learning(run: RunFacts) -> list[Sign]:
+    try:
+        course = loss_course(run)
+    except Unmeasured:
+        return []
+    settled = np.arange(len(course.loss)) >= 5
+    return [
+        Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK, "progress was lost again", release=0.2,
+             reliability=0.5, kind="loss"),
+        Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
+             "the loss has not got below that of guessing", release=0.8, reliability=0.5, kind="loss"),
+    ]  # fmt: skip
 
 
 def _worst(keys: tuple[str, ...], columns: list[Series]) -> str:

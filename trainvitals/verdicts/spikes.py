@@ -15,7 +15,7 @@ from trainvitals.verdicts.series import Floats, Ints, Series
 
 WINDOW = 21  # points before, whose median is the level that a peak stands out from
 _Z = 8.0  # robust deviations of the noise before: 1e-14 of normal noise, and room for the heavy tails of real ones
-_RISE = np.log(1.5)  # at least, of log loss
+_RISE = np.log(2.0)  # at least, of log loss
 _BACK = 0.5  # of the height: so far it must come down again to have recovered
 _COMMON = 0.03  # of the points: peaks that are more common than that are the noise of the series
 
@@ -33,7 +33,7 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     """Return the isolated spikes of a positive loss.
 
     A point belongs to a spike if its log stands out by 8 robust deviations from the median of the 21 points before,
-    by half at least, and by 2 % of the reference. It must come back within 21 points: what stays up is a change of
+    doubles at least, and rises by 2 % of the reference. It must come back within 21 points: what stays up is a change of
     level, of another task or of a run that diverged. What happens at more than 3 % of the points is noise.
 
     Args:

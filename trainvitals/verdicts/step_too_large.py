@@ -10,10 +10,9 @@ from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.loss_course import LossCourse, loss_course
 from trainvitals.verdicts.run_facts import RunFacts
-from trainvitals.verdicts.series import Series
 from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
 from trainvitals.verdicts.weigh import Weighed, weigh
-from trainvitals.verdicts.weight_course import total_norm
+from trainvitals.verdicts.weight_course import largest_growth, largest_jump
 
 _COHEN = "Cohen et al. 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability"
 _GILMER = "Gilmer et al. 2022, A Loss Curvature Perspective on Training Instability in Deep Learning"
@@ -83,23 +82,8 @@ def _step_signs(run: RunFacts, course: LossCourse) -> list[Sign]:
         Sign(late, 0.1, ABOVE, _KARPATHY, "each step changes the weights by a tenth or more", release=0.05),
         Sign(course.loss.with_values(course.peak), 3.0, ABOVE, _BANK, "the loss once shot up far above its start",
              patience=1, starts="crossing"),
-        Sign(_largest_growth(run), 10.0, ABOVE, _BANK, "the weights were thrown to many times their size",
+        Sign(largest_growth(run), 10.0, ABOVE, _BANK, "the weights were thrown to many times their size",
              patience=1, starts="crossing", kind="weights"),
-        Sign(_largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1,
+        Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1,
              starts="crossing", kind="weights"),
     ]  # fmt: skip
-
-
-def _largest_growth(run: RunFacts) -> Series:
-    """Return the largest ‖θ‖/‖θ(0)‖ so far."""
-    norm = total_norm(run)
-    return norm.with_values(np.maximum.accumulate(norm.value / norm.value[0])) if norm else norm
-
-
-def _largest_jump(run: RunFacts) -> Series:
-    """Return the largest growth of ‖θ‖ between two measurements so far; small weights may double in the first two."""
-    norm = total_norm(run)
-    if len(norm) < 5:
-        return norm.since(norm.step[-1] + 1) if norm else norm
-    jumps = norm.value[3:] / norm.value[2:-1]
-    return Series(norm.name, norm.step[3:], np.maximum.accumulate(jumps))

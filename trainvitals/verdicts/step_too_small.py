@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
@@ -69,7 +70,7 @@ def _since(run: RunFacts, judgement: Judgement) -> int | None:
     return int(rate.step[changed[-1] + 1] if len(changed) else run.series("loss.train").step[0])
 
 
-def _at_full_rate(run: RunFacts, steps: Ints) -> Floats:
+def _at_full_rate(run: RunFacts, steps: Ints) -> NDArray[np.bool_]:
     """Return at each of `steps` whether the learning rate was at half or more of its largest so far, and not rising."""
     rate = run.learning_rate
     if not rate:
@@ -80,21 +81,26 @@ def _at_full_rate(run: RunFacts, steps: Ints) -> Floats:
     return ~(now < 0.5 * largest) & ~(now > 1.02 * earlier)
 
 
-def _pace(course: LossCourse, counted: Floats) -> Series:
+def _pace(course: LossCourse, counted: NDArray[np.bool_]) -> Series:
     """Return how many times the run so far it would take to halve the loss, at the pace of the second half of it.
 
     0 where that says nothing: a loss that is below half of its reference, that does not fall beyond its noise, or a
     learning rate on its way up or down.
     """
-    step, loss = course.loss.step.astype(np.float64), course.loss.value
-    noise = noise_deviation(loss)
-    pace = np.zeros(len(loss))
-    for i in range(_MIN_POINTS - 1, len(loss)):
-        middle = int(np.searchsorted(step, (step[0] + step[i]) / 2))
-        quarter = max(1, (i + 1 - middle) // 3)
-        then, now = loss[middle : middle + quarter], loss[i + 1 - quarter : i + 1]
-        fall, error = float(then.mean() - now.mean()), noise * np.sqrt(2 / quarter)
-        seconds = step[i + 1 - quarter : i + 1].mean() - step[middle : middle + quarter].mean()
-        if counted[i] and course.level[i] > 0.5 and fall > 3 * error and seconds > 0:
-            pace[i] = 0.5 * float(now.mean()) / (fall / seconds) / max(step[i] - step[0], 1.0)
+    step, loss, index = course.loss.step.astype(np.float64), course.loss.value, np.arange(len(course.loss))
+    middle = np.searchsorted(step, (step[0] + step) / 2)
+    third = np.maximum(1, (index + 1 - middle) // 3)  # points at either end of the second half
+    fall = _mean(loss, middle, middle + third) - _mean(loss, index + 1 - third, index + 1)
+    apart = _mean(step, index + 1 - third, index + 1) - _mean(step, middle, middle + third)
+    is_fall = (fall > 3 * noise_deviation(loss) * np.sqrt(2 / third)) & (fall > 0) & (apart > 0)
+    says = is_fall & counted & (course.level > 0.5) & (index >= _MIN_POINTS - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        halving = 0.5 * _mean(loss, index + 1 - third, index + 1) * apart / fall
+        pace = np.where(says, halving / np.maximum(step - step[0], 1.0), 0.0)
     return course.loss.with_values(pace)
+
+
+def _mean(y: Floats, start: Ints, stop: Ints) -> Floats:
+    """Return the mean of y[start:stop] for each pair of ends."""
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    return (total[np.minimum(stop, len(y))] - total[start]) / (stop - start)

@@ -29,3 +29,17 @@ def large_tensors(run: RunFacts) -> Layers:
     first = norms.value[0]
     chosen = np.isfinite(first) & (first > 0) & (first >= _SHARE * np.nanmax(first))
     return Layers(NAME, norms.step, norms.value[:, chosen], tuple(np.array(norms.keys, object)[chosen]))
+
+
+def largest_growth(run: RunFacts) -> Series:
+    """Return the largest ‖θ‖/‖θ(0)‖ so far."""
+    norm = total_norm(run)
+    return norm.with_values(np.maximum.accumulate(norm.value / norm.value[0])) if norm else norm
+
+
+def largest_jump(run: RunFacts) -> Series:
+    """Return the largest growth of ‖θ‖ between two measurements so far; small weights may double in the first two."""
+    norm = total_norm(run)
+    if len(norm) < 5:
+        return Series(norm.name, norm.step[:0], norm.value[:0])
+    return Series(norm.name, norm.step[3:], np.maximum.accumulate(norm.value[3:] / norm.value[2:-1]))

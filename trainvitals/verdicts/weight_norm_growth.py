@@ -10,7 +10,7 @@ from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Layers, Series
 from trainvitals.verdicts.sign import ABOVE, Sign
 from trainvitals.verdicts.weigh import weigh
-from trainvitals.verdicts.weight_course import large_tensors, total_norm
+from trainvitals.verdicts.weight_course import large_tensors, largest_jump, total_norm
 
 _HOFFER = "Hoffer, Hubara, Soudry 2017, Train longer, generalize better: healthy distances grow like log t"
 _IGLEWICZ = "Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers, section 3.3"
@@ -38,32 +38,48 @@ class WeightNormGrowth(Condition):
         norm = total_norm(run)
         if len(norm) < _MIN_POINTS:
             raise Unmeasured(run.why_missing("weights.norm.value", len(norm), _MIN_POINTS))
-        grown = norm.with_values(norm.value / norm.value[0])
-        layers = large_tensors(run)
-        odd = _odd_one(layers, grown)
-        large = Sign(grown, 3.0, ABOVE, _BANK, "all weights together have grown to several times their size",
-                     release=2.5, reliability=0.6, kind="size")  # fmt: skip
-        alone = Sign(odd, 3.0, ABOVE, _BANK, f"{odd.key} has grown several times more than the middle tensor",
-                     release=2.5, reliability=0.6, kind="size")  # fmt: skip
-        onward = Sign(_pace(norm), 0.3, ABOVE, _HOFFER, "doubling the steps still adds a third to the weights or more",
-                      release=0.2, reliability=0.6)  # fmt: skip
-        logits = run.series("logit.z.largest") or run.series("logit.scale.largest")
-        huge = Sign(logits, 50.0, ABOVE, _BANK, "the logits are very large", release=35.0, reliability=0.4)
-        found = weigh([large, alone, onward, huge], watch=2, alarm=2, leading=[large, alone])
+        grown, odd = norm.with_values(norm.value / norm.value[0]), _odd_one(large_tensors(run))
+        large = Sign(grown, 5.0, ABOVE, _BANK, "all weights together have grown to several times their size",
+                     release=4.0, reliability=0.6, kind="size")  # fmt: skip
+        alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown far more than the others", release=4.0,
+                     reliability=0.6, kind="size")  # fmt: skip
+        more = [
+            Sign(grown, 10.0, ABOVE, _BANK, "ten times, in fact", release=8.0, reliability=0.5, kind="much"),
+            Sign(odd, 10.0, ABOVE, _BANK, f"{odd.key} ten times as much", release=8.0, reliability=0.5, kind="much"),
+            Sign(_pace(norm), 0.3, ABOVE, _HOFFER, "with the last doubling of the steps they grew by a quarter or more",
+                 release=0.2, reliability=0.6, kind="onward"),
+            Sign(_pace(odd), 0.3, ABOVE, _HOFFER, f"{odd.key} grows on", release=0.2, reliability=0.6, kind="onward"),
+            Sign(_outlier(run, odd.key), 3.5, ABOVE, _IGLEWICZ, f"the growth of {odd.key} is an outlier", release=3.0,
+                 reliability=0.5),
+            Sign(run.series("logit.z.largest") or run.series("logit.scale.largest"), 50.0, ABOVE, _BANK,
+                 "the logits are very large", release=35.0, reliability=0.4),
+        ]  # fmt: skip
+        thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1)
+        found = weigh([large, alone, *more], watch=2, alarm=2, leading=[large, alone], against=[thrown])
+        which = odd.key if alone.holds and not large.holds else "The weights"
         return found.judgement(
-            f"The weights grow out of proportion ({grown.last:.2g} times their size at the start)",
+            f"{which} grow out of proportion" if which != odd.key else f"{which} grows out of proportion",
             f"The weights are {grown.last:.2g} times their size at the start",
         )
 
 
-def _odd_one(layers: Layers, all_weights: Series) -> Series:
-    """Return the growth of the tensor that grew most over the median growth; no points for fewer than 4 tensors."""
+def _odd_one(layers: Layers) -> Series:
+    """Return the growth of the tensor that grew most beside the median, or 1; no points for fewer than 4 tensors.
+
+    Where weight decay shrinks the others, one that stays as it is has not grown.
+    """
     if len(layers.keys) < 4:
         return Series(layers.name, layers.step[:0], np.empty(0))
-    growth = layers.value / layers.value[0]
-    middle = np.maximum(np.nanmedian(growth, axis=1), 1e-12)
-    best = int(np.nanargmax(growth[-1]))
-    return Series(layers.name, layers.step, growth[:, best] / middle, layers.keys[best])
+    finite = np.isfinite(layers.value).all(1)
+    growth = layers.value[finite] / layers.value[0]
+    best = int(np.argmax(growth[-1]))
+    beside = np.maximum(np.median(growth, axis=1), 1.0)
+    return Series(layers.name, layers.step[finite], growth[:, best] / beside, layers.keys[best])
+
+
+def _outlier(run: RunFacts, key: str) -> Series:
+    scores = run.layers("weights.norm.outlier")
+    return scores.column(key) if key in scores.keys else Series(scores.name, scores.step[:0], np.empty(0))
 
 
 def _pace(norm: Series) -> Series:
@@ -71,6 +87,8 @@ def _pace(norm: Series) -> Series:
 
     log t gives a power that falls to 0, a random walk away from small weights 1/2, constant velocity 1.
     """
+    if not norm:
+        return norm
     half = norm.at((norm.step + norm.step[0]) // 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         power = np.log2(norm.value / half)
