@@ -10,7 +10,7 @@ from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.loss_course import loss_course
 from trainvitals.verdicts.run_facts import RunFacts
-from trainvitals.verdicts.series import Series
+from trainvitals.verdicts.series import Ints, Series
 from trainvitals.verdicts.sign import ABOVE, Sign
 from trainvitals.verdicts.spikes import WINDOW, Spike, find_spikes
 from trainvitals.verdicts.weigh import weigh
@@ -38,7 +38,7 @@ class LossSpikes(Condition):
         """Return `watch` for one or two spikes in the last half of the run, `alarm` for more."""
         course = loss_course(run, WINDOW)
         loss, spikes = _with_most_spikes(run, course.reference)
-        count = _count(loss, spikes)
+        count = _count(loss.name, run.series(loss.name).step, spikes)
         one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "spikes of the loss", patience=1, reliability=0.7)
         more = Sign(count, 2.5, ABOVE, _IGLEWICZ, "they come again and again", patience=1, reliability=0.7)
         found = weigh([one, more], watch=1, alarm=2, leading=[one])
@@ -64,13 +64,13 @@ def _with_most_spikes(run: RunFacts, reference: float) -> tuple[Series, list[Spi
     return max(found, key=lambda pair: len(pair[1]))
 
 
-def _count(loss: Series, spikes: list[Spike]) -> Series:
-    """Return at each point how many spikes have recovered that began in the last half of the run so far."""
+def _count(name: str, step: Ints, spikes: list[Spike]) -> Series:
+    """Return at each step how many spikes have recovered that began in the last half of the run so far."""
     begun = np.array([s.step for s in spikes], np.int64)
     back = np.array([s.recovered for s in spikes], np.int64)
-    known = np.searchsorted(np.sort(back), loss.step, side="right")
-    old = np.searchsorted(begun, loss.step // 2, side="right")
-    return Series(loss.name, loss.step, np.maximum(known - old, 0).astype(np.float64))
+    known = np.searchsorted(np.sort(back), step, side="right")
+    old = np.searchsorted(begun, step // 2, side="right")
+    return Series(name, step, np.maximum(known - old, 0).astype(np.float64))
 
 
 def _first(spikes: list[Spike], count: Series) -> int:

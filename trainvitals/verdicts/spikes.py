@@ -33,8 +33,9 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     """Return the isolated spikes of a positive loss.
 
     A point belongs to a spike if its log stands out by 8 robust deviations from the median of the 21 points before,
-    doubles at least, and rises by 2 % of the reference. It must come back within 21 points: what stays up is a change of
-    level, of another task or of a run that diverged. What happens at more than 3 % of the points is noise.
+    if it is twice that level, and above it by 2 % of the reference. It must come back within 21 points: what stays
+    up is a change of level, of another task or of a run that diverged. What happens at more than 3 % of the points
+    is noise.
 
     Args:
         loss: positive values at steps.

@@ -71,7 +71,7 @@ def weigh(
     """
     signs = [sign for sign in signs if sign.series]
     parts = [sign.series.step for sign in (*signs, *against) if sign.series]
-    steps = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+    steps = _union(parts)
     num_held = np.zeros(len(steps), np.int64)
     for kind in _kinds(signs):
         num_held += np.any([sign.held_at(steps) for sign in kind], axis=0)
@@ -91,6 +91,14 @@ def weigh(
     since = next(s for s in (sign.since for sign in (*(x for x in leading if x.holds), *holding)) if s is not None)
     state = VerdictState.ALARM if num_held[-1] >= alarm else VerdictState.WATCH
     return Weighed(state, min(since, noticed), noticed, _trust(holding), evidence, holding, steps, num_held)
+
+
+def _union(parts: Sequence[Ints]) -> Ints:
+    """Return the steps that are in any of the parts, in order, each once."""
+    if not parts:
+        return np.empty(0, np.int64)
+    steps = np.sort(np.concatenate(parts))
+    return steps[np.append(True, steps[1:] > steps[:-1])]
 
 
 def _kinds(signs: Sequence[Sign]) -> list[list[Sign]]:
