@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -39,11 +39,10 @@ from trainvitals.probes.attention import AttentionCapture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.input_losses import input_losses
-from trainvitals.probes.layer_gradients import gradients_by_layer
 from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
-from trainvitals.probes.sample_losses import check_mean, losses_of_batch, sample_losses
+from trainvitals.probes.sample_losses import check_mean, sample_losses
 from trainvitals.probes.subject import Subject, float32_if_half
 
 T = TypeVar("T")
@@ -227,22 +226,14 @@ class ModelSnapshot:
 
     @cached_property
     def gradient_sums(self) -> GradientSums:
-        self._check_real()
-        if not self._subject.needs_each_alone:
-            try:
-                return self._folded(partial(gradients_by_layer, partial(losses_of_batch, self._subject)))
-            except Exception:  # whatever it is, the general way does without
-                self._subject.needs_each_alone = True
-        return self._folded(partial(per_sample_gradients, self._mean_loss))
-
-    def _folded(self, gradients_of_batch: Callable[..., Iterable[tuple[Tensor, Tensor]]]) -> GradientSums:
         batch, parameters = self._subject.train, self.parameters
+        self._check_real()
         labels, num_classes = self._labels()
         layout = {name: p.shape for name, p in parameters.items()}
         sums, gram = GradientSums(layout, num_classes), self._new_gram()
         total, start = 0.0, 0
         for chunk, size in zip(batch.chunks, batch.sizes, strict=True):
-            for gradients, losses in gradients_of_batch(parameters, chunk, size):
+            for gradients, losses in per_sample_gradients(self._mean_loss, parameters, chunk, size):
                 count = len(losses)
                 sums.add(gradients.detach(), None if labels is None else labels[start : start + count])
                 if gram is not None:
