@@ -45,9 +45,9 @@ def message(verdict: Verdict, run_name: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text without line ends, control and direction characters, cut at `MAX_TEXT`.
+    r"""Return a text without line ends, control and direction characters, cut at `MAX_TEXT`.
 
-    >>> one_line("a\\nb\\x1b[31m")
+    >>> one_line("a\nb\x1b[31m")
     'a b?[31m'
     """
     flat = " ".join(text.split())

@@ -85,7 +85,8 @@ def _in_full(v: Verdict) -> Iterable[str]:
 def _words(e: Evidence) -> str:
     of = f" of {e.key}" if e.key else ""
     side = e.comparison if e.holds else f"not {e.comparison}"
-    return f"{e.metric}{of} is {e.value:.4g} at step {e.step}, {side} {e.threshold:.4g} ({e.source})"
+    told = f"{e.words}: " if e.words else ""
+    return f"{told}{e.value:.4g}, {side} {e.threshold:.4g} (from {e.metric}{of} at step {e.step}; {e.source})"
 
 
 def _alerts(desktop: bool, webhook: str, mail: str, smtp: str) -> list[Alert]:

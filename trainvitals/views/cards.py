@@ -111,10 +111,19 @@ def _chart(view: RunView, item: Card) -> None:
         st.info("Nothing was measured in the chosen steps.")
         return
     what = hashlib.sha1(repr((view.run.id, item.title, item.names)).encode(), usedforsecurity=False).hexdigest()[:16]
-    figure = view.once(f"figure {what}", (view.token(*recorded), view.span, view.window), lambda: item.draw(view, what))
+
+    def drawn() -> go.Figure:
+        return charts.with_onsets(item.draw(view, what), onsets, view.span)
+
+    onsets = view.onsets if _has_step_axis(view, recorded) else ()
+    figure = view.once(f"figure {what}", (view.token(*recorded), view.span, view.window, onsets), drawn)
     st.plotly_chart(figure, key=f"chart-{what}", config=CHART_CONFIG, alt=plain(item.title))
     if reasons:
         st.caption(f"Undefined at the last measurement: {plain('; '.join(sorted(map(str, reasons))))}")
+
+
+def _has_step_axis(view: RunView, names: Iterable[str]) -> bool:
+    return all(view.descriptions[name].chart != Chart.LANDSCAPE for name in names)
 
 
 def _is_out_of_view(view: RunView, name: str) -> bool:

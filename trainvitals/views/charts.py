@@ -90,6 +90,21 @@ def lines(
     return figure
 
 
+def with_onsets(figure: go.Figure, onsets: Iterable[tuple[int, str]], span: Span) -> go.Figure:
+    """Mark the steps at which conditions began: a thin line, its name on hover of the mark on top."""
+    by_step: dict[int, list[str]] = {}
+    for step, title in onsets:
+        if span[0] <= step <= span[1]:
+            by_step.setdefault(step, []).append(f"{label(title, 60)}, since step {step:,}")
+    for step, words in by_step.items():
+        figure.add_vline(x=step, line={"color": palette.ONSET, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=step, y=1, yref="paper", yanchor="bottom", yshift=-4, text="▾", showarrow=False,
+            font={"size": 13, "color": palette.ONSET}, hovertext="<br>".join(words), captureevents=True,
+        )  # fmt: skip
+    return figure
+
+
 def _heights(parts: Sequence[Measured], scale: str, references: Sequence[ReferenceLine]) -> ValueAxis:
     levels = [v for line in references for v in (line.value, line.upper) if v is not None]
     columns = [part.points["value"].to_numpy(float) for part in parts]

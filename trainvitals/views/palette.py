@@ -9,6 +9,7 @@ LINES = ("#0083C9", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ("solid", "dash", "dot", "dashdot")
 REFERENCE = "#8A8F98"
 MISSING = "#8A8F98"
+ONSET = "#D55E00"
 NOT_FINITE = "#D55E00"
 SEQUENTIAL = "Cividis"
 DIVERGING = "PuOr_r"

@@ -7,6 +7,7 @@ and then only from that point on; its chart is made again only then.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from trainvitals.schema import Description, Question, Reading, Scale, Status
+from trainvitals.schema import Description, Question, Reading, Scale, Status, Verdict, VerdictState
 from trainvitals.views.measured import Measured, no_points, none_missing
 
 if TYPE_CHECKING:
     from trainvitals.run import Run
 
 T = TypeVar("T")
+
+LIVE_VERDICT_SECONDS = 3.0  # a live run is judged anew so often at most: every browser shares the judgement
 
 COST_SCALARS = {
     "probe.seconds": Description(
@@ -95,6 +98,18 @@ class RunView:
     def descriptions(self) -> dict[str, Description]:
         """The description of every metric that has a point, those of plain logged numbers made here."""
         return {name: self.stored.get(name) or plain_description(name) for name in self.latest}
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """What is to be said of the run, the worst first."""
+        now = int(time.time() / LIVE_VERDICT_SECONDS) if self.status == Status.LIVE else self.run.num_points
+        return self.once("verdicts", (self.status, now), self.run.verdicts)
+
+    @property
+    def onsets(self) -> tuple[tuple[int, str], ...]:
+        """(step, title) of all that is found and began at a step."""
+        found = (VerdictState.ALARM, VerdictState.WATCH)
+        return tuple((v.since, v.title) for v in self.verdicts if v.since is not None and v.state in found)
 
     def metrics(self, question: str) -> list[Description]:
         """Return the descriptions of what was measured for one question."""

@@ -1,4 +1,4 @@
-"""Is anything wrong? What the run is doing, the last value of everything, what it cost, what was said."""
+"""Is anything wrong? The verdicts; then what the run is doing, the last value of everything, and what it cost."""
 
 import time
 from typing import Any
@@ -11,6 +11,7 @@ from trainvitals.views import health
 from trainvitals.views.cards import card, grid
 from trainvitals.views.page import show_page, status_line
 from trainvitals.views.run_view import COST_SCALARS, RunView, last_value
+from trainvitals.views.verdict_cards import verdict_list
 from trainvitals.views.words import clean, clock, duration, number, plain, share, steps
 
 MAX_EVENTS = 200
@@ -21,8 +22,9 @@ MAX_ROWS = 30  # of one table; more are scrolled
 def body(view: RunView) -> None:
     """Show the page."""
     status_line(view)
-    st.markdown(f"**{plain(health.one_line(view))}**")
+    verdict_list(view)
     _numbers(view)
+    st.caption(plain(health.one_line(view)))
     _events(view)
     _latest(view)
     _cost(view)
