@@ -293,7 +293,7 @@ def test_a_truncated_or_overwritten_file_is_an_error_in_words_or_still_read(tmp_
                 call()
             except StoreError as error:
                 errors.append(str(error))
-    assert len(errors) > 20
+    assert errors  # most of a damaged file is still read
     assert all("expected a TrainVitals run file" in text for text in errors)
 
 

@@ -25,6 +25,7 @@ _INTS = struct.Struct("<BBIqq")  # kind, bytes a difference, n, first, differenc
 _FLOATS = struct.Struct("<BBId")  # kind, bytes a value, n, the value if all are the same
 _ROWS = struct.Struct("<BI")  # bytes a value, k
 _LENGTH = struct.Struct("<I")
+_SERIES = struct.Struct("<q")
 _ZLIB_LEVEL = 1  # level 6 saves 1 % on loss curves and takes four times as long
 
 
@@ -261,15 +262,21 @@ def decode_axis(data: bytes) -> tuple[Ints, Ints, Floats]:
     return decode_integers(seq), decode_integers(step), decode_times(time)
 
 
-def encode_chunk(axis: bytes, value: Floats) -> bytes:
-    """Return a chunk's body from its encoded axis (shared by the series of a layout) and its values."""
-    return seal(_pack(axis, encode_floats(value)))
+def encode_chunk(axis: bytes, value: Floats, series: int = 0) -> bytes:
+    """Return a chunk's body from its encoded axis (shared by the series of a layout), its values and its series."""
+    return seal(_pack(axis, encode_floats(value), _SERIES.pack(series)))
 
 
 def decode_chunk(data: bytes) -> Points:
     """Undo `encode_chunk`. Raises `DamagedError` if a bit has changed."""
-    axis, value = _unpack(unseal(data))
+    axis, value, *_ = _unpack(unseal(data))
     return Points(*decode_axis(axis), decode_floats(value))
+
+
+def series_of_chunk(data: bytes) -> int:
+    """Return the series that a chunk's body belongs to; 0 if it does not say. Raises `DamagedError` likewise."""
+    parts = _unpack(unseal(data))
+    return _SERIES.unpack(parts[2])[0] if len(parts) > 2 else 0
 
 
 # ---- vectors

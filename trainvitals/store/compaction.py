@@ -103,7 +103,7 @@ def _open_chunk(rows: Rows, series: int) -> Points | None:
 def _put_chunk(rows: Rows, series: int, points: Points, axes: _Axes) -> None:
     values = np.ascontiguousarray(points.value)
     body = rows.next_id("bodies")
-    rows.put("bodies", (body, encode_chunk(axes.encode(points), values)))
+    rows.put("bodies", (body, encode_chunk(axes.encode(points), values, series)))
     summary = summarise(points, series)
     _put_summary(rows, summary, body, encode_summary(summary, values))
 

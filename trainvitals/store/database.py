@@ -144,6 +144,7 @@ def _connect_in_read_only_folder(path: Path) -> tuple[sqlite3.Connection, Path |
 def _checked(path: Path, address: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     try:
+        _allow_cut_file(connection)
         connection.execute("BEGIN")  # with the next statement: all calls on this connection see one moment
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
@@ -153,6 +154,19 @@ def _checked(path: Path, address: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _allow_cut_file(connection: sqlite3.Connection) -> None:
+    """Let a file be read that is shorter than it says: SQLite refuses all of it otherwise.
+
+    What the pragma allows besides, changes of the schema, a connection that only reads cannot make.
+    """
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+            raise
+        connection.execute("PRAGMA writable_schema = ON")
 
 
 def _unreadable(path: Path, reason: str) -> StoreError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,9 +88,10 @@ class Pyramid:
 
     def check(self) -> None:
         """Read everything of the series, so that what is damaged is said in the source's `damage`."""
-        for number in range(1, len(self._source.last_rows(self._series))):
-            self._read(number, [ALL_SEQS])
-        level = self._read(0, [ALL_SEQS])
+        levels = [self._read(i, [ALL_SEQS]) for i in range(len(self._source.last_rows(self._series)) or 1)]
+        for below, above in pairwise(levels):
+            self._check_sums(below.summaries, above)
+        level = levels[0]
         for row, summary in zip(level.rows, level.summaries, strict=True):
             for points in self._decoded(Level(0, [row], level.summaries[:0])):
                 found = summarise(points, self._series)
@@ -97,6 +99,14 @@ class Pyramid:
                 is_same = found.tobytes() == summary.tobytes() or not summary["num_points"]
                 if not is_same or not np.array_equal(mask, ~np.isfinite(points.value)):
                     self._source.damage.append(f"{self._words(row)}: the summary is not that of the points")
+
+    def _check_sums(self, below: Summaries, above: Level) -> None:
+        """Compare how many points rows have with those of the rows below them."""
+        sums = np.concatenate([[0], np.cumsum(below["num_points"])])
+        for row, summary in zip(above.rows, above.summaries, strict=True):
+            start, stop = np.searchsorted(below["first_seq"], [row.first_seq, row.last_seq + 1])
+            if summary["num_points"] and sums[stop] - sums[start] != summary["num_points"]:
+                self._source.damage.append(f"{self._words(row)}: a chunk of them cannot be found")
 
     def cells(self, max_rows: int, min_rows: int) -> tuple[Summaries, list[Points]]:
         """Return what the range consists of: summaries of its inside, and points where they are needed.
@@ -172,8 +182,8 @@ class Pyramid:
         parts = []
         for row in level.rows:
             try:
-                if row.body in bodies:
-                    parts.append(decode_chunk(bodies[row.body]))
+                if row.body is not None:
+                    parts.append(decode_chunk(bodies.get(row.body, b"")))
             except DamagedError as error:
                 self._source.damage.append(f"{self._words(row)}: {error}")
         return parts

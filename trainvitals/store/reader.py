@@ -21,7 +21,7 @@ from trainvitals.store.moment import Moment, Series, Vector, bounds
 from trainvitals.store.pyramid import ALL_STEPS, Pyramid
 from trainvitals.store.resolution import MIN_POINTS, sorted_by_step
 from trainvitals.store.schema_sql import Field
-from trainvitals.store.source import Header, OpenSource, Source, open_file
+from trainvitals.store.source import Header, OpenSource, Source, SqliteSource, open_file
 from trainvitals.store.summaries import SUMMARY, Summaries
 
 __all__ = ["MIN_POINTS", "Header", "RunReader", "Series", "Source", "Vector"]
@@ -129,6 +129,8 @@ class RunReader:
     def damage(self) -> list[str]:
         """Read everything and return what cannot be read, in words; empty for a run that is whole."""
         with self._open() as source:
+            if isinstance(source, SqliteSource):
+                source.check_structure()
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 source.header()
             source.descriptions()

@@ -26,6 +26,8 @@ from trainvitals.store.liveness import status_of
 from trainvitals.store.rows import COLUMNS, Row, is_intact
 from trainvitals.store.state import State, read_state
 
+MAX_LINES = 20  # of what SQLite finds wrong in a file
+
 
 class ChunkRow(NamedTuple):
     """A row of the pyramid of summaries, its summary still encoded."""
@@ -177,23 +179,27 @@ class SqliteSource:
 
     def header(self) -> Header:
         """Return what is known of the run as a whole."""
-        words = {key: json.loads(value) for key, value in self._rows("header")}
-        if not any(True for _ in self._rows("state")):
+        words = {key: json.loads(value) for key, value in self.intact_rows("header")}
+        if not any(True for _ in self.intact_rows("state")):
             self.damage.append("how far the run is does not match its checksum")
         return header_of(words, read_state(self._connection))
 
     def series(self) -> list[tuple[int, str, int]]:
         """Return (id, name, field) of every series."""
-        return [(id, name, field) for id, name, field in self._rows("series")]
+        return [(id, name, field) for id, name, field in self.intact_rows("series")]
 
     def hot(self) -> list[tuple[list[int], Frames]]:
         """Return (series of the columns, frames) of all that is in no chunk yet, in order of arrival."""
-        layouts = {id: np.frombuffer(blob, "<i4").tolist() for id, blob in self._rows("layouts")}
-        blocks: list[tuple[int, Frames]] = []
+        layouts = {id: np.frombuffer(blob, "<i4").tolist() for id, blob in self.intact_rows("layouts")}
+        return [(layouts[layout], frames) for layout, frames in self.hot_blocks() if layout in layouts]
+
+    def hot_blocks(self) -> list[tuple[int, Frames]]:
+        """Return (layout id, frames) of the intact hot blocks, in order of arrival."""
         with self._noted("the last records"):
             blocks, damage = hot_frames(self._connection)
             self.damage += damage
-        return [(layouts[layout], frames) for layout, frames in blocks if layout in layouts]
+            return blocks
+        return []
 
     def last_rows(self, series: int) -> list[ChunkRow]:
         """Return the last row of every level of a series, from level 0 up; empty without any chunk."""
@@ -214,7 +220,7 @@ class SqliteSource:
             "SELECT first_seq, last_seq, body, summary FROM chunks WHERE series = ? AND level = ? "
             "AND first_seq BETWEEN ? AND ? AND max_step >= ? AND min_step <= ? ORDER BY first_seq"
         )
-        rows = self._scan(sql, (series, level, *seqs, *steps), f"chunks of series {series}")
+        rows = self.scan(sql, (series, level, *seqs, *steps), f"chunks of series {series}")
         return [ChunkRow(*row) for row in rows]
 
     def bodies(self, ids: Sequence[int]) -> dict[int, bytes]:
@@ -230,7 +236,7 @@ class SqliteSource:
     def vector_steps(self, series: int, steps: tuple[int, int]) -> list[tuple[int, int]]:
         """Return (seq, step) of the arrays with a step in `steps`, both ends included, in order of arrival."""
         sql = "SELECT seq, step FROM vectors WHERE series = ? AND step BETWEEN ? AND ? ORDER BY seq"
-        return self._scan(sql, (series, *steps), f"arrays of series {series}")
+        return self.scan(sql, (series, *steps), f"arrays of series {series}")
 
     def vectors(self, series: int, seqs: Sequence[int]) -> list[VectorRow]:
         """Return the arrays of these records, in order of arrival."""
@@ -272,23 +278,29 @@ class SqliteSource:
 
     def descriptions(self) -> list[tuple[str, str]]:
         """Return (name, JSON) of every description, by name."""
-        return sorted((name, text) for name, text in self._rows("descriptions"))
+        return sorted((name, text) for name, text in self.intact_rows("descriptions"))
 
     def events(self) -> list[Event]:
         """Return the events in order of arrival."""
-        return [Event(*row[1:]) for row in self._rows("events")]
+        return [Event(*row[1:]) for row in self.intact_rows("events")]
 
-    def _rows(self, table: str) -> Iterable[Row]:
-        """Return the intact rows of a small table, in order of their ids."""
+    def check_structure(self) -> None:
+        """Let SQLite compare its tables and indexes; what disagrees is said in `damage`."""
+        with self._noted("the file"):
+            lines = [line for (line,) in self._connection.execute(f"PRAGMA integrity_check({MAX_LINES})")]
+            self.damage += [f"the file: {line}" for line in lines if line != "ok"]
+
+    def intact_rows(self, table: str) -> Iterable[Row]:
+        """Return the rows of a table that can be reached and fit their checksums, in order of their ids."""
         order = "id" if COLUMNS[table][0] == "id" else COLUMNS[table][0]
         sql = f"SELECT {', '.join(COLUMNS[table])}, crc FROM {table} ORDER BY {order}"
-        for *row, crc in self._scan(sql, (), f"rows of {table}"):
+        for *row, crc in self.scan(sql, (), f"rows of {table}"):
             if is_intact(table, row, crc):
                 yield tuple(row)
             else:
                 self.damage.append(f"a row of {table} does not match its checksum")
 
-    def _scan(self, sql: str, values: tuple[Any, ...], what: str) -> list[Any]:
+    def scan(self, sql: str, values: tuple[Any, ...] = (), what: str = "rows") -> list[Any]:
         """Return all rows that can be reached: those before a damaged page, then from the end those after it."""
         rows: list[Any] = []
         try:
