@@ -25,6 +25,7 @@ def rank_of_energy(sigma: Tensor, share: float) -> int:
         sigma: (r,) in descending order, not all zero.
         share: of Σσ², in (0, 1].
 
+    >>> import torch
     >>> rank_of_energy(torch.tensor([3.0, 1.0, 0.1]), 0.99)  # 9, 1 and 0.01 of 10.01
     2
     """
@@ -35,6 +36,7 @@ def rank_of_energy(sigma: Tensor, share: float) -> int:
 def rms_to_inf(weight: Tensor) -> float:
     """Return √D max_c ‖w_c‖: the most that W makes of an input of root mean square 1 in one output.
 
+    >>> import torch
     >>> rms_to_inf(torch.tensor([[3.0, 4.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))
     10.0
     """
