@@ -129,6 +129,11 @@ class FeatureView:
         return _cases(self._snapshot.heldout, lambda: self._raw_heldout).labels
 
     @property
+    def num_train(self) -> int:
+        """Independent draws behind the train rows (see `num_heldout`)."""
+        return self._snapshot.train.num_samples
+
+    @property
     def num_heldout(self) -> int:
         """Independent draws behind the held-out rows: their samples, for tokens of one sample depend on each other."""
         return self._snapshot.heldout.num_samples

@@ -9,7 +9,7 @@ M the centred class means (C, D), W the classifier's weight (C, D), K = C−1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -166,17 +166,23 @@ def nearest_mean_disagreement(stats: ClassStatistics, outputs: Tensor) -> float:
     return float((distances.argmin(1) != outputs.argmax(1)).double().mean())
 
 
-def _statistics(view: FeatureView) -> ClassStatistics:
+def statistics(view: FeatureView) -> ClassStatistics:
+    """Return the class statistics of a layer, for `FeatureView.once`."""
     labels, num_classes = view.labels()
     return class_statistics(view.features, labels, num_classes)
 
 
-def _weight(view: FeatureView, stats: ClassStatistics) -> Tensor:
+def classifier_weight(view: FeatureView, shape: Sequence[int]) -> Tensor:
+    """Return the weight of the classifier that reads these features, (C, D).
+
+    Raises:
+        Missing: if no classifier reads them, or its weight has another shape.
+    """
     weight, name = view.classifier.weight, view.classifier.name
-    if weight.shape != stats.centred_means.shape:
+    if tuple(weight.shape) != tuple(shape):
         raise Missing(
             f"the last linear layer, {name}, has a weight of shape {tuple(weight.shape)}, a classifier "
-            f"of these features has {tuple(stats.centred_means.shape)}"
+            f"of these features has {tuple(shape)}"
         )
     return weight
 
@@ -202,13 +208,13 @@ class WithinClassVariability(FeatureDiagnostic):
     source = f"{_SOURCE}, NC1 and figure 6"
     needs = Needs.FEATURES | Needs.OUTPUTS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     group = "nc"
     scale = Scale.LOG
 
     def of(self, view: FeatureView) -> Reading:
         """Return NC1."""
-        stats = view.once(_statistics)
+        stats = view.once(statistics)
         trace = within_over_between(stats)
         details = {"times_c": trace, "trace_ratio": trace_ratio(stats), "cdnv": cdnv(stats)}
         return Reading(value=trace / len(stats.centred_means), details=details)
@@ -238,7 +244,7 @@ class SimplexGeometry(FeatureDiagnostic):
     source = f"{_SOURCE}, NC2 and figures 2 and 3"
     needs = Needs.FEATURES | Needs.OUTPUTS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     group = "nc"
     references = (ReferenceLine("simplex", 0.0, f"{_SOURCE}, NC2"),)
     parts = {
@@ -266,13 +272,17 @@ class SimplexGeometry(FeatureDiagnostic):
 
     def of(self, view: FeatureView) -> Mapping[str, Reading]:
         """Return norms and angles of means and of weights."""
-        stats = view.once(_statistics)
+        stats = view.once(statistics)
         M = stats.centred_means
+
+        def rows() -> Tensor:
+            return classifier_weight(view, M.shape)
+
         return {
             "norms_means": or_missing(lambda: Reading(value=norm_variation(M))),
-            "norms_weights": or_missing(lambda: Reading(value=norm_variation(_weight(view, stats)))),
+            "norms_weights": or_missing(lambda: Reading(value=norm_variation(rows()))),
             "angles_means": or_missing(lambda: Reading(value=angle_deviation(M))),
-            "angles_weights": or_missing(lambda: Reading(value=angle_deviation(_weight(view, stats)))),
+            "angles_weights": or_missing(lambda: Reading(value=angle_deviation(rows()))),
         }
 
 
@@ -295,14 +305,14 @@ class SelfDuality(FeatureDiagnostic):
     source = f"{_SOURCE}, NC3 and figure 5"
     needs = Needs.FEATURES | Needs.OUTPUTS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     group = "nc"
     scale = Scale.LOG
 
     def of(self, view: FeatureView) -> Reading:
         """Return NC3."""
-        stats = view.once(_statistics)
-        return Reading(value=self_duality(_weight(view, stats), stats.centred_means))
+        stats = view.once(statistics)
+        return Reading(value=self_duality(classifier_weight(view, stats.centred_means.shape), stats.centred_means))
 
 
 @dataclass
@@ -325,9 +335,9 @@ class NearestClassMean(FeatureDiagnostic):
     source = f"{_SOURCE}, NC4 and figure 7"
     needs = Needs.FEATURES | Needs.OUTPUTS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     group = "nc"
 
     def of(self, view: FeatureView) -> Reading:
         """Return NC4."""
-        return Reading(value=nearest_mean_disagreement(view.once(_statistics), view.outputs))
+        return Reading(value=nearest_mean_disagreement(view.once(statistics), view.outputs))
