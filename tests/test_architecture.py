@@ -42,6 +42,8 @@ ALLOWED = {
                              "trainvitals.schema", "trainvitals.store", "trainvitals.redaction"},
     "trainvitals.commands": {"typer", "rich", "torch", "pandas", "trainvitals.run", "trainvitals.schema",
                              "trainvitals.demo", "trainvitals.diagnostics.registry", "trainvitals.alerts",
+                             "trainvitals.store.catalogue", "trainvitals.store.errors", "trainvitals.store.filesystems",
+                             "trainvitals.store.fragments", "trainvitals.store.repair", "trainvitals.store.retention",
                              "trainvitals.store.shipping", "trainvitals.store.shipped_writer", "trainvitals.exchange",
                              "trainvitals.store.postgres_address", "trainvitals.store.postgres_connection",
                              "trainvitals.store.postgres_schema", "trainvitals.annotating", "psycopg"},
