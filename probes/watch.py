@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,17 +15,20 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainvitals.alerts.alert import Alert
+from trainvitals.alerts.lookout import Lookout, lookout_on
 from trainvitals.diagnostics.base import Diagnostic, Needs
 from trainvitals.diagnostics.registry import select
 from trainvitals.probes.budget import Budget, parse_share
 from trainvitals.probes.gradients import TrajectoryRecorder
-from trainvitals.probes.measure import take_readings
+from trainvitals.probes.measure import metric_names, take_readings
 from trainvitals.probes.optimizer_view import names_of_parameters
 from trainvitals.probes.product_choice import products_of
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
-from trainvitals.probes.schedule import Schedule, schedules_for
+from trainvitals.probes.sample_inputs import DESCRIPTION, NAME, kept_inputs
+from trainvitals.probes.schedule import Schedule, schedules_for, within_schedule
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
-from trainvitals.schema import Event, Reading, Record, Status
+from trainvitals.schema import Event, Reading, Record, Status, Verdict
 from trainvitals.store.shipped_writer import ShippedWriter, create_writer
 from trainvitals.store.tagging import add_note, add_tags
 from trainvitals.store.writer import RunWriter
@@ -51,8 +54,11 @@ def watch(
     seed: int = 0,
     probe_samples: int = PROBE_SAMPLES,
     products: str = "auto",
+    inputs: bool = True,
     max_memory_bytes: int | None = None,
     config: Any = None,
+    on_verdict: Callable[[Verdict], object] | None = None,
+    alerts: Sequence[Alert] = (),
 ) -> Watch:
     """Watch a training run. Nothing in the training loop changes, and nothing in the run does.
 
@@ -74,7 +80,9 @@ def watch(
         name: of the run; the model's class name if left out.
         store: the folder that holds runs, made if it is not there; or postgresql://user@host/database: the run is
             then written to a file in `runs/` (or in the folder that TRAINVITALS_SPOOL names) and shipped from there.
-        probes: a preset ("light", "default", "full"), names and groups, or a mapping name → options.
+        probes: a preset ("light", "default", "full"), names and groups, or a mapping name → options. A preset holds
+            its dear diagnostics (Hessian products, per-sample gradients, passes of their own) while a budget paces
+            them; on a fixed schedule name them as well: `probes=["full", "hessian"]`, or `every={"hessian": 500}`.
         every: steps between measurements: one number for all, a schedule, "log", or a mapping from names
             and groups to these. None follows each diagnostic's own interval.
         budget: share of wall time that measuring may take, as "5%" or 0.05: what is due and cannot be paid
@@ -84,9 +92,16 @@ def watch(
         seed: of the probes' own random vectors; the run's random state is never touched.
         probe_samples: samples drawn when a probe is a loader.
         products: how Hessian products are made, as in `trainvitals.measure`.
+        inputs: where single samples are measured, keep up to 512 of the train probe in the run, as pictures of at
+            most 64×64 pixels or rows of at most 64 tokens, for the page *Which samples?*. They are training data:
+            False keeps none.
         max_memory_bytes: most that the graphs of Hessian products may hold, as in `trainvitals.measure`.
         config: your settings, recorded with the run: a mapping, a dataclass or a namespace. Passwords and tokens in
             it are hidden, as in the command that is recorded too.
+        on_verdict: called in your own thread, between two steps, with every verdict whose state has changed: to stop
+            early, or to keep a checkpoint. What it raises comes out of `optimizer.step()`.
+        alerts: from `trainvitals.alerts`; told of every alarm, once, in a thread of their own. With either of the two
+            the verdicts are looked at every five seconds, or less often, so that it takes 2 % of a core at most.
 
     Returns:
         The watch, with `.id`, `.path`, `.step`, `.log(...)`, `.tag(...)`, `.note(...)` and `.close()`.
@@ -112,9 +127,10 @@ def watch(
             f"expected a torch.optim.Optimizer, got {type(optimizer).__name__} in trainvitals.watch; "
             "pass the optimiser whose step() updates the model"
         )
-    diagnostics = select(probes)
+    diagnostics, share, left_out = select(probes), _share(budget, every), []
+    if share is None:
+        diagnostics, left_out = within_schedule(diagnostics, probes, every)
     schedules = schedules_for(diagnostics, every)
-    share = _share(budget, every)
     subject = make_subject(
         model, loss=loss, forward=forward, train=train, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
@@ -122,10 +138,23 @@ def watch(
     subject.products = products_of(subject, products, max_memory_bytes, patience=0)  # a run goes on: it pays early
     subject.initial_parameters = subject.weights_at_start()
     run_name = str(name or type(subject.model).__name__)
+    kept = kept_inputs(subject, diagnostics) if inputs else {}
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
+    descriptions |= {NAME: DESCRIPTION} if kept else {}
     meta = run_meta(subject, schedules, share, config)
     writer = create_writer(store, run_name, meta, descriptions)
-    return Watch(subject, diagnostics, schedules, share, writer, run_name)
+    if kept:
+        writer.append(Record(0, time.time(), kept))
+    if left_out:
+        writer.event(Event(0, time.time(), "note", _left_out(left_out)))
+    lookout = lookout_on(writer.path, run_name, alerts, keep=on_verdict is not None) if on_verdict or alerts else None
+    return Watch(subject, diagnostics, schedules, share, writer, run_name, lookout, on_verdict)
+
+
+def _left_out(diagnostics: Iterable[Diagnostic]) -> str:
+    """Return in words what a preset on a fixed schedule does not measure, and how to have it."""
+    names = ", ".join(d.name for d in diagnostics)
+    return f"too dear for a preset on a fixed schedule, and not measured: {names}; name them in probes= or every="
 
 
 def _share(budget: str | float | None, every: Any) -> float | None:
@@ -145,6 +174,8 @@ class Watch:
         share: float | None,
         writer: RunWriter | ShippedWriter,
         name: str,
+        lookout: Lookout | None = None,
+        on_verdict: Callable[[Verdict], object] | None = None,
     ) -> None:
         self.name = name
         self.step = 0  # optimiser steps taken
@@ -162,6 +193,7 @@ class Watch:
         self._tags: list[str] = []
         self._note = ""
         subject.products.warn = lambda message: self._warn(message, message)
+        self._lookout, self._on_verdict = lookout, on_verdict
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()
@@ -172,6 +204,8 @@ class Watch:
         atexit.register(self._at_exit)
         try:
             self._guarded("probes", self._measure_due)
+            if lookout is not None:
+                lookout.start()
         except BaseException as error:  # Ctrl-C during the first measurement: no `with` block closes us yet
             self.__exit__(type(error), error, None)
             raise
@@ -259,6 +293,12 @@ class Watch:
         if self._momentary:
             self._guarded("recorder", lambda: self._record(self._recorder.after_step, optimizer, self.step))
         self._guarded("probes", self._measure_due)
+        self._pass_on_verdicts()
+
+    def _pass_on_verdicts(self) -> None:
+        if self._lookout is not None and self._on_verdict is not None:
+            for verdict in self._lookout.take():
+                self._on_verdict(verdict)
 
     def _guarded(self, part: str, action: Callable[[], None]) -> None:
         """Run our own code inside the user's loop: what fails is one warning, and training goes on."""
@@ -310,7 +350,7 @@ class Watch:
     def _prices(self, names: list[str], readings: Mapping[str, Reading], seconds: float) -> dict[str, float]:
         """Return what each diagnostic cost; what no one of them caused is shared in proportion."""
         own = {
-            name: 1e-6 + sum(readings[part].seconds for part in self._diagnostics[name].descriptions())
+            name: 1e-6 + sum(readings[part].seconds for part in metric_names(type(self._diagnostics[name])))
             for name in names
         }
         return {name: cost * seconds / sum(own.values()) for name, cost in own.items()}
@@ -349,6 +389,10 @@ class Watch:
         atexit.unregister(self._at_exit)
         self._writer.event(Event(self.step, time.time(), kind, message))
         self._writer.close(status, message)
+        if self._lookout is not None:
+            self._lookout.close()
+            if kind == "finished":  # not while an error or Ctrl-C is on its way out
+                self._pass_on_verdicts()
 
     def _at_exit(self) -> None:
         """Close a watch that was left open: the program ends, by an uncaught error or in peace."""

@@ -60,6 +60,7 @@ class WebhookAlert(Alert):
             with urllib.request.build_opener(_NoRedirects).open(request, timeout=SECONDS):
                 pass
         except urllib.error.HTTPError as error:
+            error.close()
             hint = "; redirects are not followed: give the final address" if 300 <= error.code < 400 else ""
             raise AlertError(f"expected {host} to take the alert, got HTTP status {error.code}{hint}") from None
         except (OSError, ValueError) as error:
