@@ -25,6 +25,8 @@ class Question(StrEnum):
     STABILITY = "Is it stable?"
     REPRESENTATION = "What has it learned?"
     WEIGHTS = "Which weights grow?"
+    SAMPLES = "Which samples?"
+    CHECKPOINTS = "Checkpoints"
 
 
 class Chart(StrEnum):
@@ -169,8 +171,9 @@ class Evidence:
     comparison: str  # "above" or "below": the side of the threshold that speaks for the condition
     threshold: float
     source: str  # where the threshold comes from
-    words: str = ""  # what it means, in words
+    words: str = ""  # what it means, as a clause that is true of `value`
     key: str = ""  # layer or class, if the metric has one number for each
+    quantity: str = ""  # what the value is, where it is worked out from the metric: "loss over that of guessing"
     holds: bool = True  # False: measured, and on the other side of the threshold
 
 

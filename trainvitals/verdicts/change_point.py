@@ -3,32 +3,19 @@
 Two shapes are fitted by least squares, each at every place: a level that changes once (a step) and a level that
 turns into a slope (a bend). Sums from the end make both linear in the number of points.
 
+Source: the least-squares estimator of one change, as Bai 1994, Least squares estimation of a shift in linear processes.
+
 Legend: n points y_0..y_{n−1}, k the index of the first point after the change.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from trainvitals.verdicts.noise import long_run_deviation, running_median
+from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.series import Floats
 
-# Standard errors by which the levels must differ. Over 2,000 series of 30 to 1,000 points without a change the
-# largest difference over all places stayed below it in 99 % (white noise, and autoregressive up to 0.7).
-SIGNIFICANT = 4.5
 _LEVEL_STILL = 0.05  # of a rise: so much is no rise yet
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of level."""
-
-    index: int  # of the first point after it
-    before: float  # mean level
-    after: float
-    score: float  # difference over its standard error, autocorrelation taken into account
 
 
 def step_errors(y: Floats) -> Floats:
@@ -60,28 +47,6 @@ def bend_errors(y: Floats) -> Floats:
     variance = sum_hh - sum_h**2 / n
     total = float(np.sum(centred**2))
     return np.maximum(total - sum_hy**2 / np.maximum(variance, 1e-300), 0.0)
-
-
-def find_change(y: Floats) -> Change | None:
-    """Return the change of level of a series, or None where noise alone explains it.
-
-    Source: the least-squares estimator of one change in mean (Bai 1994, Least squares estimation of a shift in
-    linear processes), with the long-run deviation of the residuals.
-
-    >>> find_change(np.array([0.0, 0.1] * 10 + [5.0, 5.1] * 10)).index
-    20
-    >>> find_change(np.array([0.0, 0.1] * 20)) is None
-    True
-    """
-    n = len(y)
-    if n < 8:
-        return None
-    k = int(np.argmin(step_errors(y)[2 : n - 3])) + 3  # at least three points a side
-    before, after = float(y[:k].mean()), float(y[k:].mean())
-    residuals = np.concatenate([y[:k] - before, y[k:] - after])
-    deviation = long_run_deviation(residuals) * np.sqrt(1 / k + 1 / (n - k))
-    score = abs(after - before) / deviation if deviation > 0 else (np.inf if after != before else 0.0)
-    return Change(k, before, after, float(score)) if score > SIGNIFICANT else None
 
 
 def onset(y: Floats, noticed: int, *, rising: bool) -> int:

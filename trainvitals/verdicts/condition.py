@@ -43,6 +43,7 @@ class Condition(abc.ABC):
     source: ClassVar[str]  # paper and section
     advice: ClassVar[tuple[Advice, ...]]  # what to try, the best first
     is_informational: ClassVar[bool] = False  # no illness: it never goes beyond `watch`
+    precedence: ClassVar[int] = 50  # causes before what they bring about: the smaller is read first
 
     @abc.abstractmethod
     def judge(self, run: RunFacts) -> Judgement:

@@ -42,21 +42,22 @@ class DeadUnits(Condition):
         layers = run.need_layers("units.dead", 4)
         worst = layers.column(_worst(layers.keys, [layers.column(key) for key in layers.keys]))
         shares = [
-            Sign(worst, 0.5, ABOVE, _BANK, f"more than half of {worst.key} is dead", release=0.4, kind="share"),
+            Sign(worst, 0.5, ABOVE, _BANK, f"more than half of layer {worst.key} is dead", release=0.4, kind="share"),
             Sign(worst.with_values(worst.value - worst.value[0]), 0.25, ABOVE, _BANK,
-                 f"{worst.key} has lost a quarter of its units since the start", release=0.15, kind="share"),
+                 f"layer {worst.key} has lost a quarter of its units since the start", release=0.15, kind="share",
+                 quantity="rise of the share of dead units"),
         ]  # fmt: skip
         matters = [
             Sign(worst, 0.85, ABOVE, _BANK, "next to nothing is left of the layer", release=0.75, reliability=0.5),
             Sign(_late_rise(worst), 0.2, ABOVE, _BANK, "they died when training was well under way", release=0.12,
-                 reliability=0.5),
+                 reliability=0.5, quantity="rise of the share since a fifth of the run"),
             *_narrower(run, next((sign.since for sign in shares if sign.holds), None)),
             *_no_learning(run),
         ]  # fmt: skip
         found = weigh([*shares, *matters], watch=2, alarm=3, leading=shares)
         return found.judgement(
-            f"Units of {worst.key} are dead: {worst.last:.0%} of them put out 0 on every sample of the probe",
-            f"The worst layer, {worst.key}, has {worst.last:.0%} dead units",
+            f"Units of layer {worst.key} are dead: {worst.last:.0%} of them put out 0 on every sample of the probe",
+            f"The worst, layer {worst.key}, has {worst.last:.0%} dead units",
             () if "rank.effective" in run.names else (run.why_missing("rank.effective"),),
         )
 
@@ -78,7 +79,7 @@ def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
     fall = rank.since(since)
     words = "the features vary in fewer directions since then"
     return [Sign(fall.with_values(fall.value / before), 0.75, BELOW, _LYLE, words, release=0.85, patience=2,
-                 reliability=0.5)]  # fmt: skip
+                 reliability=0.5, quantity="effective rank over that before")]  # fmt: skip
 
 
 def _no_learning(run: RunFacts) -> list[Sign]:
@@ -89,9 +90,10 @@ def _no_learning(run: RunFacts) -> list[Sign]:
     settled = np.arange(len(course.loss)) >= 5
     return [
         Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK, "progress was lost again", release=0.2,
-             reliability=0.5, kind="loss"),
+             reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
         Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
-             "the loss has not got below that of guessing", release=0.8, reliability=0.5, kind="loss"),
+             "the loss has not got below that of guessing", release=0.8, reliability=0.5, kind="loss",
+             quantity="loss over that of guessing"),
     ]  # fmt: skip
 
 

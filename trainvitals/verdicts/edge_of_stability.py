@@ -37,6 +37,7 @@ class EdgeOfStability(Condition):
         near = Sign(
             distance, _BAND, BELOW, _COHEN, "the sharpness stays within a quarter of its threshold",
             release=_WIDER, patience=_PATIENCE, reliability=0.85, starts="crossing",
+            quantity="factor between sharpness and threshold",
         )  # fmt: skip
         bounce = Sign(
             run.series("grad.successive.gradient"), 0.0, BELOW, "Xing et al. 2018, A Walk with SGD",

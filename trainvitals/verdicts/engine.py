@@ -44,8 +44,12 @@ def verdicts(run: HasVerdicts) -> list[Verdict]:
 
 def judge(facts: RunFacts, chosen: Iterable[Condition] | None = None) -> list[Verdict]:
     """Return one verdict for each of the conditions, by default all, the worst first."""
-    found = [_verdict(condition, facts) for condition in (conditions() if chosen is None else chosen)]
-    return sorted(found, key=lambda v: (_RANK[v.state], v.is_informational, -v.confidence, v.condition))
+    asked = list(conditions() if chosen is None else chosen)
+    found = [_verdict(condition, facts) for condition in asked]
+    first = {condition.id: condition.precedence for condition in asked}
+    return sorted(
+        found, key=lambda v: (_RANK[v.state], v.is_informational, first[v.condition], -v.confidence, v.condition)
+    )
 
 
 def _verdict(condition: Condition, facts: RunFacts) -> Verdict:

@@ -39,8 +39,10 @@ class LossSpikes(Condition):
         course = loss_course(run, WINDOW)
         loss, spikes = _with_most_spikes(run, course.reference)
         count = _count(loss.name, run.series(loss.name).step, spikes)
-        one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "spikes of the loss", patience=1, reliability=0.7)
-        more = Sign(count, 2.5, ABOVE, _IGLEWICZ, "they come again and again", patience=1, reliability=0.7)
+        what = "spikes in the last half of the run"
+        one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "it has spiked", patience=1, reliability=0.7, quantity=what)
+        again = "it does so again and again"
+        more = Sign(count, 2.5, ABOVE, _IGLEWICZ, again, patience=1, reliability=0.7, quantity=what)
         found = weigh([one, more], watch=1, alarm=2, leading=[one])
         if not found.holding:
             return found.judgement(f"No spike stands out from the noise of {loss.name}", "The loss has no spikes")

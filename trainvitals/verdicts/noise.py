@@ -1,4 +1,4 @@
-"""How much a series scatters round its own course, and how long its scatter is remembered.
+"""How much a series scatters round its own course, and its course without single bounces.
 
 Legend: n points.
 """
@@ -35,28 +35,8 @@ def noise_deviation(y: Floats) -> float:
     return robust_deviation(np.diff(y, 2)) / np.sqrt(6) if len(y) >= 4 else 0.0
 
 
-def autocorrelation(residuals: Floats) -> float:
-    """Return the lag-1 autocorrelation, held within [0, 0.95]: noise that alternates is taken for white.
-
-    The sample's own bias of −(1 + 4ρ)/n is put right to first order (Kendall 1954).
-    """
-    n = len(residuals)
-    power = float(np.sum(residuals**2))
-    if n < 4 or power == 0:
-        return 0.0
-    rho = float(np.sum(residuals[1:] * residuals[:-1])) / power
-    return float(np.clip(rho + (1 + 4 * rho) / n, 0.0, 0.95))
-
-
-def long_run_deviation(residuals: Floats) -> float:
-    """Return σ√((1+ρ)/(1−ρ)): the deviation whose square over n is the variance of a mean of n such residuals."""
-    rho = autocorrelation(residuals)
-    deviation = float(np.std(residuals))
-    return deviation * np.sqrt((1 + rho) / (1 - rho))
-
-
 def running_median(y: Floats, width: int) -> Floats:
-    """Return the median of each point and up to `width` − 1 points before it, (n,).
+    """Return the median of each point and up to `width` − 1 points before it, (n,): it looks back only.
 
     >>> running_median(np.array([1.0, 9.0, 2.0, 3.0]), 3).tolist()
     [1.0, 5.0, 2.0, 3.0]

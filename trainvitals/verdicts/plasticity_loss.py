@@ -41,7 +41,8 @@ class PlasticityLoss(Condition):
         course = loss_course(run, _MIN_POINTS)
         worse = [
             Sign(series.with_values(risen_floor(series.value) / course.reference), 0.15, ABOVE, _BANK,
-                 f"{series.name} no longer gets as low as it did", release=0.1, reliability=0.6, kind="loss")
+                 f"{series.name} no longer gets as low as it did", release=0.1, reliability=0.6, kind="loss",
+                 quantity=f"rise of the lowest {series.name} of late over the loss of guessing")
             for series in _training_losses(run, course.loss)
         ]  # fmt: skip
         inside, norm = _inside(run), total_norm(run)
@@ -80,10 +81,12 @@ def _inside(run: RunFacts) -> list[Sign]:
     share = rank.with_values(running_median(rank.value, 3) / np.maximum.accumulate(rank.value)) if rank else rank
     return [
         *(Sign(_rise_of_worst(run.layers(name)), 0.2, ABOVE, _BANK, "units have died or fallen asleep", release=0.12,
-               reliability=0.5, kind="units") for name in ("units.dead", "units.dormant")),
-        Sign(share, 0.5, BELOW, _LYLE, "the features have lost half of their rank", release=0.6, reliability=0.5),
+               reliability=0.5, kind="units", quantity="rise of the share in the worst layer")
+          for name in ("units.dead", "units.dormant")),
+        Sign(share, 0.5, BELOW, _LYLE, "the features have lost half of their rank", release=0.6, reliability=0.5,
+             quantity="effective rank over its largest"),
         Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 2.0, ABOVE, _BANK,
-             "the weights have doubled their size", release=1.7, reliability=0.4),
+             "the weights have doubled their size", release=1.7, reliability=0.4, quantity="weights over their start"),
     ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class RepresentationCollapse(Condition):
         low = Sign(rank, needed, BELOW, source, "the features span fewer directions than they should",
                    release=1.5 * needed, patience=2, reliability=0.7, starts="crossing")  # fmt: skip
         fallen = Sign(share, 0.15, BELOW, _GARRIDO, "little is left of the rank that they once had", release=0.25,
-                      patience=2, reliability=0.6)  # fmt: skip
+                      patience=2, reliability=0.6, quantity="effective rank over its largest")  # fmt: skip
         mixed = _not_told_apart(run)
         against = [] if mixed is None else [Sign(
             run.series("accuracy.train"), 0.95, ABOVE, _PAPYAN, "the classes are told apart", release=0.9, patience=2,

@@ -38,6 +38,7 @@ class Sign:
         kind: signs of one kind say the same thing in other ways and count once together; "" is a kind of its own.
         starts: "change", it began where the series began to change; "crossing", where it first stood beyond the
             level: for a level that means something by itself.
+        quantity: what is compared, in words, where it is worked out from the metric.
     """
 
     series: Series
@@ -50,6 +51,7 @@ class Sign:
     reliability: float = 0.7
     kind: str = ""
     starts: str = "change"
+    quantity: str = ""
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
@@ -90,12 +92,20 @@ class Sign:
         return (index >= 0) & (self.held[np.maximum(index, 0)] if len(self.series) else False)
 
     def evidence(self) -> Evidence:
-        """Return the newest number beside the level."""
-        threshold = self.threshold if np.ndim(self.threshold) == 0 else np.asarray(self.threshold)[-1]
+        """Return the newest number beside the level.
+
+        While it holds and the newest number is back short of the level, it is the last one that stood beyond, and the
+        words say where it is now.
+        """
+        beyond = np.flatnonzero(self._beyond(self.threshold))
+        at = int(beyond[-1]) if self.holds and len(beyond) else len(self.series) - 1
+        words = self.words
+        if at < len(self.series) - 1:
+            words += f", {self.series.last:.3g} by step {self.series.step[-1]}, which is not far enough back"
         return Evidence(
-            metric=self.series.name, step=int(self.series.step[-1]), value=self.series.last,
-            comparison=self.comparison, threshold=float(threshold), source=self.source, words=self.words,
-            key=self.series.key, holds=self.holds,
+            metric=self.series.name, step=int(self.series.step[at]), value=float(self.series.value[at]),
+            comparison=self.comparison, threshold=float(np.broadcast_to(self.threshold, len(self.series))[at]),
+            source=self.source, words=words, key=self.series.key, quantity=self.quantity, holds=self.holds,
         )  # fmt: skip
 
     def _beyond(self, level: float | Floats) -> NDArray[np.bool_]:

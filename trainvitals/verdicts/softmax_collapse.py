@@ -34,12 +34,14 @@ class SoftmaxCollapse(Condition):
                     reliability=0.75)  # fmt: skip
         gap, norm = run.series("gap.accuracy"), total_norm(run)
         behind = Sign(gap.with_values(-gap.value), 0.3, ABOVE, _BANK, "the held-out accuracy is far behind",
-                      release=0.2, reliability=0.6)  # fmt: skip
+                      release=0.2, reliability=0.6, quantity="train less held-out accuracy")  # fmt: skip
         grown = Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 3.0, ABOVE, _BANK,
-                     "the weights have grown to several times their size", release=2.5, reliability=0.5)  # fmt: skip
+                     "the weights have grown to several times their size", release=2.5, reliability=0.5,
+                     quantity="weights over their start")  # fmt: skip
         along = run.layers("grad.nlm").median()
         scaling = Sign(along, 0.3, ABOVE, f"{_PRIETO}, section 4.2", "the gradient mostly scales the weights",
-                       release=0.2, reliability=0.6)  # fmt: skip
+                       release=0.2, reliability=0.6,
+                       quantity="cosine of descent and weights, median of the tensors")  # fmt: skip
         found = weigh([many, behind, grown, scaling], watch=2, alarm=2, leading=[many])
         beside = (("gap.accuracy", gap), ("weights.norm.value", norm))
         missing = [run.why_missing(name) for name, series in beside if not series]

@@ -32,6 +32,7 @@ class StepTooLarge(Condition):
         "weights.norm.value",
     )  # fmt: skip
     source = _GILMER
+    precedence = 10
     advice = (
         Advice("Lower the learning rate by a factor of 3 to 10.", _COHEN),
         Advice("Warm the learning rate up over the first few hundred steps.", _GILMER),
@@ -63,11 +64,14 @@ def _loss_signs(course: LossCourse) -> list[Sign]:
     settled = np.arange(len(loss)) >= 5  # a start above chance takes a few measurements to come down
     return [
         Sign(loss.with_values(course.lost), 0.5, ABOVE, _BANK, "half of the progress or more was lost again",
-             release=0.25, reliability=0.6, kind="loss"),
+             release=0.25, reliability=0.6, kind="loss",
+             quantity="share of the progress that was lost"),
         Sign(loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
-             "the loss has not got below that of guessing", release=_LEARNED, patience=4, reliability=0.5, kind="loss"),
+             "the loss has not got below that of guessing", release=_LEARNED, patience=4, reliability=0.5, kind="loss",
+             quantity="loss over that of guessing"),
         Sign(loss.with_values(course.bounces), 1.0, ABOVE, _BANK, "the loss goes up and down by large parts of itself",
-             release=0.6, reliability=0.6, kind="loss"),
+             release=0.6, reliability=0.6, kind="loss",
+             quantity="rises of the last 8 measurements over the loss of guessing"),
     ]  # fmt: skip
 
 
@@ -81,9 +85,9 @@ def _step_signs(run: RunFacts, course: LossCourse) -> list[Sign]:
              "successive gradients point against each other", release=-0.3),
         Sign(late, 0.1, ABOVE, _KARPATHY, "each step changes the weights by a tenth or more", release=0.05),
         Sign(course.loss.with_values(course.peak), 3.0, ABOVE, _BANK, "the loss once shot up far above its start",
-             patience=1, starts="crossing"),
+             patience=1, starts="crossing", quantity="largest loss so far over its start"),
         Sign(largest_growth(run), 10.0, ABOVE, _BANK, "the weights were thrown to many times their size",
-             patience=1, starts="crossing", kind="weights"),
+             patience=1, starts="crossing", kind="weights", quantity="largest growth of all weights so far"),
         Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1,
-             starts="crossing", kind="weights"),
+             starts="crossing", kind="weights", quantity="largest growth of all weights between two measurements"),
     ]  # fmt: skip

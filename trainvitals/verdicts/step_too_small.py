@@ -47,8 +47,10 @@ class StepTooSmall(Condition):
         slow = Sign(
             _pace(course, _at_full_rate(run, course.loss.step)), 2.0, ABOVE, _PLAIN,
             "at this pace the loss would need several times the run so far to halve", release=1.0, reliability=0.6,
+            quantity="steps to halve the loss over those of the run",
         )  # fmt: skip
-        tiny = Sign(update, 1e-4, BELOW, _KARPATHY, "a step changes the weights by very little", release=2e-4)
+        tiny = Sign(update, 1e-4, BELOW, _KARPATHY, "a step changes the weights by very little", release=2e-4,
+                    quantity="update over weights, median of the tensors")
         far = Sign(
             ratio, 0.05, BELOW, _COHEN, "the sharpness leaves room for steps twenty times as large", release=0.1,
             reliability=0.5,

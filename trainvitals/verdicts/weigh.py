@@ -52,9 +52,11 @@ def sentence(head: str, evidence: Sequence[Evidence]) -> str:
 
 
 def _clause(e: Evidence) -> str:
-    layer = f" of {e.key}" if e.key else ""
-    side = e.comparison if e.holds else f"not {e.comparison}"
-    return f"{e.words if e.holds else e.metric + layer} ({e.value:.3g}, {side} {e.threshold:.3g})"
+    """Return one piece of evidence in words: "the loss rose (2.1 at step 40, above 1)"."""
+    level = f"{e.value:.3g} at step {e.step}, {'' if e.holds else 'not '}{e.comparison} {e.threshold:.3g}"
+    if e.holds:
+        return f"{e.words} ({level})"
+    return f"{e.quantity or e.metric}{f' of {e.key}' if e.key and not e.quantity else ''} is {level}"
 
 
 def weigh(

@@ -39,16 +39,20 @@ class WeightNormGrowth(Condition):
         if len(norm) < _MIN_POINTS:
             raise Unmeasured(run.why_missing("weights.norm.value", len(norm), _MIN_POINTS))
         grown, odd = norm.with_values(norm.value / norm.value[0]), _odd_one(large_tensors(run))
+        beside = f"growth of {odd.key} over that of the middle tensor"
         large = Sign(grown, 5.0, ABOVE, _BANK, "all weights together have grown to several times their size",
-                     release=4.0, reliability=0.6, kind="size")  # fmt: skip
+                     release=4.0, reliability=0.6, kind="size", quantity="weights over their start")  # fmt: skip
         alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown far more than the others", release=4.0,
-                     reliability=0.6, kind="size")  # fmt: skip
+                     reliability=0.6, kind="size", quantity=beside)  # fmt: skip
         more = [
-            Sign(grown, 10.0, ABOVE, _BANK, "ten times, in fact", release=8.0, reliability=0.5, kind="much"),
-            Sign(odd, 10.0, ABOVE, _BANK, f"{odd.key} ten times as much", release=8.0, reliability=0.5, kind="much"),
+            Sign(grown, 10.0, ABOVE, _BANK, "it is more than ten times", release=8.0, reliability=0.5,
+                 kind="much", quantity="weights over their start"),
+            Sign(odd, 10.0, ABOVE, _BANK, f"{odd.key} more than ten times as much", release=8.0, reliability=0.5,
+                 kind="much", quantity=beside),
             Sign(_pace(norm), 0.3, ABOVE, _HOFFER, "with the last doubling of the steps they grew by a quarter or more",
-                 release=0.2, reliability=0.6, kind="onward"),
-            Sign(_pace(odd), 0.3, ABOVE, _HOFFER, f"{odd.key} grows on", release=0.2, reliability=0.6, kind="onward"),
+                 release=0.2, reliability=0.6, kind="onward", quantity="power of the steps with which they grow"),
+            Sign(_pace(odd), 0.3, ABOVE, _HOFFER, f"{odd.key} grows on", release=0.2, reliability=0.6, kind="onward",
+                 quantity="power of the steps with which it grows"),
             Sign(_outlier(run, odd.key), 3.5, ABOVE, _IGLEWICZ, f"the growth of {odd.key} is an outlier", release=3.0,
                  reliability=0.5),
             Sign(run.series("logit.z.largest") or run.series("logit.scale.largest"), 50.0, ABOVE, _BANK,
