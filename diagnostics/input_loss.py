@@ -26,6 +26,7 @@ class InputLoss:
     # inputs (n, ...) -> outputs (n, ...) and the loss of each sample (n,) in float64, without a graph; raises `Missing`
     # where the batch's loss is not the mean of its samples'
     outputs_and_losses: Callable[[Tensor], tuple[Tensor, Tensor]]
+    of: Callable[[Tensor], InputLoss] | None = None  # places (m,) in the batch -> the same on those samples alone
 
 
 def input_gradient(loss: InputLoss, inputs: Tensor) -> Tensor:

@@ -56,4 +56,5 @@ def _input_loss(subject: Subject, parameters: Mapping[str, Tensor], chunk: Any, 
         outputs=lambda inputs: called(inputs)[1],
         mean=lambda inputs: called(inputs)[0],
         outputs_and_losses=outputs_and_losses,
+        of=lambda rows: _input_loss(subject, parameters, (chunk[0][rows], chunk[1][rows]), len(rows)),
     )  # fmt: skip
