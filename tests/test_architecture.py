@@ -31,11 +31,15 @@ ALLOWED = {
                                 "trainvitals.store.writer"},
     "trainvitals.verdicts": {"numpy", "scipy", "trainvitals.schema", "trainvitals.store.reader"},
     "trainvitals.alerts": {"trainvitals.schema", "trainvitals.verdicts", "trainvitals.store.reader"},
-    "trainvitals.run": {"numpy", "pandas", "trainvitals.verdicts", "trainvitals.store.reader",
+    "trainvitals.run_table": {"pandas", "trainvitals.run", "trainvitals.store.errors", "trainvitals.schema"},
+    "trainvitals.annotating": {"psycopg", "trainvitals.run", "trainvitals.store"},
+    "trainvitals.run": {"numpy", "pandas", "trainvitals.store.postgres_address", "trainvitals.store.postgres_source",
+                        "trainvitals.store.source", "trainvitals.verdicts", "trainvitals.store.reader",
                         "trainvitals.store.catalogue", "trainvitals.store.errors", "trainvitals.schema"},
     "trainvitals.views": {"streamlit", "plotly", "pandas", "numpy", "tsdownsample", "trainvitals.run",
                           "trainvitals.verdicts",
-                          "trainvitals.store.reader", "trainvitals.store.errors", "trainvitals.schema"},
+                          "trainvitals.store.reader", "trainvitals.store.errors", "trainvitals.schema",
+                          "trainvitals.store.postgres_address"},
     "trainvitals.demo": {"torch", "sklearn"},  # and the public names, as a user's script
     "trainvitals.cli": {"typer", "trainvitals.commands"},
     "trainvitals.exchange": {"numpy", "pandas", "pyarrow", "psycopg", "tensorboard", "trainvitals.run",
@@ -46,7 +50,8 @@ ALLOWED = {
                              "trainvitals.store.fragments", "trainvitals.store.repair", "trainvitals.store.retention",
                              "trainvitals.store.shipping", "trainvitals.store.shipped_writer", "trainvitals.exchange",
                              "trainvitals.store.postgres_address", "trainvitals.store.postgres_connection",
-                             "trainvitals.store.postgres_schema", "trainvitals.annotating", "psycopg"},
+                             "trainvitals.store.postgres_schema", "trainvitals.annotating",
+                             "trainvitals.run_table", "psycopg"},
 }  # fmt: skip
 
 

@@ -71,7 +71,18 @@ def names() -> list[str]:
 
 
 def test_every_command_of_the_issue_is_there_and_none_that_is_not_built():
-    assert sorted(names()) == ["demo", "doctor", "get", "metrics", "runs", "show", "ui"]
+    assert sorted(names()) == [
+        "analyze", "demo", "doctor", "export", "get", "metrics", "migrate", "note", "prune", "runs", "ship", "show",
+        "tag", "ui", "verdict",
+    ]  # fmt: skip
+    (importing,) = app.registered_groups
+    assert importing.typer_instance.info.name == "import"
+    assert sorted(c.name for c in importing.typer_instance.registered_commands) == ["mlflow", "tensorboard", "wandb"]
+
+
+@pytest.mark.parametrize("program", ["mlflow", "tensorboard", "wandb"])
+def test_help_of_an_import_shows_an_example(program):
+    assert f"  trainvitals import {program} " in call("import", program, "--help").output
 
 
 @pytest.mark.parametrize("command", names())

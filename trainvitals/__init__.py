@@ -17,11 +17,13 @@ if not (Path(__file__).parent / "diagnostics").is_dir():
 _HOMES = {
     "watch": "trainvitals.probes.watch",
     "measure": "trainvitals.probes.measure",
+    "analyze": "trainvitals.checkpoints.analysis",
     "every": "trainvitals.probes.schedule",
     "log_spaced": "trainvitals.probes.schedule",
     "at_steps": "trainvitals.probes.schedule",
     "open_run": "trainvitals.run",
     "list_runs": "trainvitals.run",
+    "runs": "trainvitals.run_table",
     "Run": "trainvitals.run",
     "verdicts": "trainvitals.verdicts.engine",
     "Reading": "trainvitals.schema",

@@ -34,6 +34,8 @@ def _add(command: FunctionType, epilog: str) -> None:
 for _module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
     for _command, _epilog in getattr(import_module(_module.name), "COMMANDS", ()):
         _add(_command, _epilog)
+    for _group in getattr(import_module(_module.name), "GROUPS", ()):
+        app.add_typer(_group)
 
 
 def _say_version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ import pandas as pd
 from trainvitals.schema import Description, Reading, RunSummary, Status, Verdict
 from trainvitals.store.catalogue import SUFFIXES, list_folder
 from trainvitals.store.errors import StoreError
+from trainvitals.store.postgres_address import is_address, missing_driver, shown
 from trainvitals.store.reader import MIN_POINTS, Header, RunReader, Series, Vector
+from trainvitals.store.source import OpenSource
 from trainvitals.verdicts.engine import judge
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.source import StoreSource
 
+MANIFEST = "manifest.json"  # a folder that has one is an archive: a store with one run
 COLUMNS = ["step", "time", "key", "value", "error", "converged", "seconds"]
 
 
@@ -34,12 +38,28 @@ class UnknownMetricError(StoreError):
 
 
 def list_runs(store: str | os.PathLike[str] = "runs/") -> list[RunSummary]:
-    """Return the runs of a folder, newest first; files that cannot be read come last, with `.problem` set.
+    """Return the runs of a folder or a database, newest first; what cannot be read comes last, with `.problem` set.
+
+    Raises:
+        StoreError: if a database does not answer or refuses.
 
     >>> list_runs("a-folder-that-does-not-exist")
     []
     """
-    return list_folder(store)
+    return _database().list_database(store) if is_address(store) else list_folder(store)
+
+
+def _database() -> ModuleType:
+    """Return what reads databases; only then is their driver needed.
+
+    Raises:
+        StoreError: if the driver is not installed.
+    """
+    try:
+        from trainvitals.store import postgres_source
+    except ImportError as error:
+        raise missing_driver(error) from error
+    return postgres_source
 
 
 def open_run(path_or_id: str | os.PathLike[str] = "latest", store: str | os.PathLike[str] = "runs/") -> Run:
@@ -47,13 +67,16 @@ def open_run(path_or_id: str | os.PathLike[str] = "latest", store: str | os.Path
 
     Args:
         path_or_id: the path of a run file, a run's id, the beginning of one, a run's name (the newest
-            run of that name), or "latest".
-        store: the folder to look in when it is not a path.
+            run of that name), or "latest"; or the folder of an archive that `trainvitals export` has made.
+        store: the folder to look in when it is not a path, or a postgresql:// address.
 
     Raises:
         UnknownRunError: if no run answers to it (with near names), or several do.
-        StoreError: if the file cannot be read.
+        StoreError: if it cannot be read.
     """
+    if is_address(store):
+        summary = _find(os.fspath(path_or_id), list_runs(store), store)
+        return Run(summary.path, _database().opening(store, summary.id))
     path = Path(path_or_id)
     if path.suffix in SUFFIXES and _exists(path):
         return Run(path)
@@ -61,7 +84,9 @@ def open_run(path_or_id: str | os.PathLike[str] = "latest", store: str | os.Path
     for direct in (Path(store) / f"{wanted}{suffix}" for suffix in SUFFIXES):
         if path.name == wanted and _exists(direct):
             return Run(direct)
-    return Run(_find(wanted, list_runs(store), store))
+    if _exists(path / MANIFEST):
+        return Run(_find("latest", list_runs(path), path).path)
+    return Run(_find(wanted, list_runs(store), store).path)
 
 
 def _exists(path: Path) -> bool:
@@ -71,17 +96,17 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _find(wanted: str, runs: list[RunSummary], store: str | os.PathLike[str]) -> str:
+def _find(wanted: str, runs: list[RunSummary], store: str | os.PathLike[str]) -> RunSummary:
     readable = [run for run in runs if run.problem is None]
     if wanted == "latest" and readable:
-        return readable[0].path
+        return readable[0]
     for run in readable:
-        if run.name == wanted:
-            return run.path
+        if wanted in (run.name, run.id):
+            return run
     begun = [run for run in runs if wanted and run.id.startswith(wanted)]
     if len(begun) == 1:
-        return begun[0].path
-    where = f"in open_run({wanted!r}, store={os.fspath(store)!r})"
+        return begun[0]
+    where = f"in open_run({wanted!r}, store={_named(store)!r})"
     if begun:
         ids = ", ".join(run.id for run in begun[:5]) + (", …" if len(begun) > 5 else "")
         raise UnknownRunError(
@@ -97,8 +122,13 @@ def _find(wanted: str, runs: list[RunSummary], store: str | os.PathLike[str]) ->
 
 def _what_is_there(runs: list[RunSummary], store: str | os.PathLike[str]) -> str:
     if not runs:
-        return f"there is no readable run in {os.fspath(store)!r}: check the folder"
+        return f"there is no readable run in {_named(store)!r}: check the folder"
     return f"the newest run there is {runs[0].id}"
+
+
+def _named(store: str | os.PathLike[str]) -> str:
+    """Return a store as a message may name it: an address without its password."""
+    return shown(os.fspath(store))
 
 
 class Run:
@@ -108,14 +138,14 @@ class Run:
     by step; points of one step stay in the order in which they came.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._reader = RunReader(path)
+    def __init__(self, path: str | os.PathLike[str], source: OpenSource | None = None) -> None:
+        self._reader = RunReader(path if source is None else source)
         self._is_closed = False
         self._judged: tuple[int, tuple[Verdict, ...]] | None = None  # with the number of points then
         header = self._reader.header()
         self.id: str = header.id
         self.name: str = header.name
-        self.path: Path = self._reader.path
+        self.path: Path | str = self._reader.path if source is None else str(path)  # a text for a run of a database
         self.meta: dict[str, Any] = dict(header.meta)
         self.started: float = header.started  # seconds since the epoch
 
@@ -156,6 +186,16 @@ class Run:
     def num_dropped(self) -> int:
         """How many points could not be saved."""
         return self._header().num_dropped
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags that the run was given."""
+        return self._header().tags
+
+    @property
+    def note(self) -> str:
+        """What was noted about the run; empty if nothing was."""
+        return self._header().note
 
     @property
     def descriptions(self) -> dict[str, Description]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import trainvitals
+from trainvitals.store.postgres_address import is_address
 
 DEFAULT_PORT = 8501  # Streamlit's own
 PORTS_TRIED = 50
@@ -102,7 +103,7 @@ def serving(store: str, host: str, port: int) -> Iterator[Server]:
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            _command(store, host, port), env=_environment(host), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            _command(store, host, port), env=_environment(host, store), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -134,18 +135,23 @@ def _command(store: str, host: str, port: int) -> list[str]:
     page = Path(trainvitals.__file__).parent / "views" / "dashboard.py"
     where = ["--server.address", host, "--server.port", str(port), "--browser.serverAddress", host]
     python = [sys.executable, "-P"]  # -P: a `streamlit.py` in the present folder is not what is meant
-    return [*python, "-m", "streamlit", "run", str(page), *where, "--", "--store", os.path.abspath(store)]
+    command = [*python, "-m", "streamlit", "run", str(page), *where]
+    return command if is_address(store) else [*command, "--", "--store", os.path.abspath(store)]
 
 
-def _environment(host: str) -> dict[str, str]:
-    """Return the environment of the server: its settings, and where this package is."""
+def _environment(host: str, store: str = "") -> dict[str, str]:
+    """Return the environment of the server: its settings, and where this package is.
+
+    The address of a database is in it too: arguments are shown to everyone by the list of processes.
+    """
     names = {**SETTINGS, "server.allowedHosts": _allowed_hosts(host)}
     settings = {_variable(name): str(value).lower() if isinstance(value, bool) else str(value)
                 for name, value in names.items()}  # fmt: skip
     home = Path(trainvitals.__file__).parent.parent
     is_checkout = (home / "pyproject.toml").exists()  # site-packages is on the path without this
     path = [os.environ.get("PYTHONPATH"), str(home) if is_checkout else None]
-    return {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    address = {"TRAINVITALS_STORE": store} if is_address(store) else {}
+    return {**os.environ, **settings, **address, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def _allowed_hosts(host: str) -> str:

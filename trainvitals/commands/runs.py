@@ -24,6 +24,8 @@ from trainvitals.commands.terminal import (
     warn,
     wrong_usage,
 )
+from trainvitals.store.catalogue import update
+from trainvitals.store.postgres_address import is_address, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,30 +34,32 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN = 20  # of a series, for a reader; --csv and --json give all
 
-Store = Annotated[str, typer.Option(help="Folder that holds the runs.")]
+Store = Annotated[str, typer.Option(help="Folder that holds the runs, or postgresql://user@host/database.")]
 Json = Annotated[bool, typer.Option("--json", help="Strict JSON for a program; NaN is the string \"NaN\".")]
 RunName = Annotated[str, typer.Argument(help="Id, the beginning of one, a name, a path, or 'latest'.", metavar="RUN")]
 
 
 def runs(store: Store = "runs/", json: Json = False) -> None:
-    """List the runs of a folder, newest first."""
+    """List the runs of a store, newest first."""
     from trainvitals.run import list_runs  # pandas: only when a run is read
 
     found = list_runs(store)
+    if not is_address(store):
+        update(store)
     if json:
         print(to_json([dataclasses.asdict(run) for run in found]))
         return
     if not found:
-        say(f"No runs in {store}. `trainvitals demo` records one.")
+        say(f"No runs in {shown(store)}. `trainvitals demo` records one.")
         return
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    lines = Table(box=None, pad_edge=False, header_style="bold")
     for header in ("id", "name", "status", "started", "last step", "points"):
-        shown.add_column(header, overflow="fold")
+        lines.add_column(header, overflow="fold")
     for run in found:
         problem = "" if run.problem is None else "unreadable"
-        shown.add_row(cell(run.id), cell(run.name), cell(run.status or problem), cell(clock(run.started)),
+        lines.add_row(cell(run.id), cell(run.name), cell(run.status or problem), cell(clock(run.started)),
                       cell(_count(run.last_step)), cell(_count(run.num_points)))  # fmt: skip
-    console().print(shown)
+    console().print(lines)
     for run in found:
         if run.problem is not None:
             warn(f"{run.id} is unreadable: {run.problem}")
@@ -89,6 +93,15 @@ def _facts(run: Run) -> Iterable[tuple[str, Any]]:
     yield "updated", clock(run.updated)
     yield "last step", _count(run.last_step)
     yield "file", run.path
+    if run.tags:
+        yield "tags", ", ".join(run.tags)
+    for line in run.note.splitlines():
+        yield "note", line
+    commit = run.meta.get("environment", {}).get("git", {})
+    if commit:
+        yield "commit", commit["commit"] + (" and changes" if commit.get("is_changed") else "")
+    if run.meta.get("command"):
+        yield "command", " ".join(map(str, run.meta["command"]))
     if model:
         yield "model", f"{model.get('class')}, {model.get('num_parameters')} parameters"
     if optimizer:
@@ -106,7 +119,7 @@ def _as_json(run: Run) -> dict[str, Any]:
     return {
         "id": run.id, "name": run.name, "path": run.path, "status": run.status, "message": run.message,
         "started": run.started, "updated": run.updated, "last_step": run.last_step, "num_points": run.num_points,
-        "num_dropped": run.num_dropped, "meta": run.meta, "latest": latest,
+        "num_dropped": run.num_dropped, "tags": run.tags, "note": run.note, "meta": run.meta, "latest": latest,
         "events": run.events().to_dict("records"),
     }  # fmt: skip
 

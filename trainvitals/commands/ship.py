@@ -53,8 +53,7 @@ def read_address(to: str) -> str:
     Raises:
         StoreError: if it is none, or the driver is not installed.
     """
-    from trainvitals.store.postgres_address import check
-    from trainvitals.store.shipped_writer import missing_driver
+    from trainvitals.store.postgres_address import check, missing_driver
 
     address = sys.stdin.readline().strip() if to == "-" else to
     check(address)

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from trainvitals.commands.dashboard_server import DEFAULT_PORT, free_port, is_loopback, serving, stop_on_terminate
+from trainvitals.commands.runs import Store
 from trainvitals.commands.terminal import example, failed, say, wrong_usage
+from trainvitals.store.postgres_address import is_address
 
-Store = Annotated[str, typer.Option(help="Folder that holds the runs.")]
 Port = Annotated[
     int | None, typer.Option(min=1, max=65535, help=f"Port; the first free one from {DEFAULT_PORT} on if left out.")
 ]
@@ -26,14 +27,18 @@ def ui(
         bool, typer.Option("--insecure", help="Listen on an address that others can reach, without a password.")
     ] = False,
 ) -> None:
-    """Show the runs of a folder in the browser, live; ends on Ctrl-C."""
+    """Show the runs of a store in the browser, live; ends on Ctrl-C."""
     if not is_loopback(host) and not insecure:
         wrong_usage(
             f"expected an address of this machine, such as 127.0.0.1, got --host {host}: the dashboard asks for no "
             "password, so anyone who reaches that address reads every run; "
             "forward the port over SSH, or add --insecure if that is meant"
         )
-    if not Path(store).is_dir():
+    if is_address(store):
+        from trainvitals.run import list_runs
+
+        list_runs(store)  # a wrong password is told here, not on the page
+    elif not Path(store).is_dir():
         say(f"There is no folder {store} yet; the dashboard shows its runs as soon as there are some.")
     stop_on_terminate()
     with serving(store, host, pick_port(host, port)) as server:

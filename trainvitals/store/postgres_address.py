@@ -85,3 +85,10 @@ def check(address: str) -> None:
             f"expected a PostgreSQL address, got {shown(str(address))!r} in store=; "
             "write postgresql://user@host/database, and %23 for a # in it"
         )
+
+
+def missing_driver(error: ImportError) -> StoreError:
+    """Return the error of a machine without psycopg."""
+    return StoreError(
+        f"expected the driver of PostgreSQL, got {error} in store=; install it: pip install 'trainvitals[postgres]'"
+    )

@@ -120,6 +120,12 @@ class PostgresSource:
         )  # fmt: skip
         return [VectorRow(*row) for row in rows]
 
+    def last_vector(self, series: int) -> list[VectorRow]:
+        """Return the arrays that came last, if any."""
+        query = "SELECT max(seq) FROM trainvitals.vectors WHERE run = %s AND series = %s"
+        (seq,) = self._all(query, series)[0]
+        return [] if seq is None else self.vectors(series, [seq])[-1:]
+
     def texts(self, ids: Sequence[int]) -> dict[int, str]:
         """Return texts by id."""
         return dict(self._all("SELECT id, text FROM trainvitals.texts WHERE run = %s AND id = ANY(%s)", _ints(ids)))

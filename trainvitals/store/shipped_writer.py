@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainvitals.schema import Description, Status
-from trainvitals.store.errors import StoreError
-from trainvitals.store.postgres_address import check, is_address, shown
+from trainvitals.store.postgres_address import check, is_address, missing_driver, shown
 from trainvitals.store.writer import RunWriter
 
 SPOOL_VARIABLE = "TRAINVITALS_SPOOL"  # the folder of the run files that are shipped
@@ -64,13 +63,6 @@ def try_address(address: str) -> None:
         shipping.ready_connection(address).close()
     except postgres_connection.AwayError as error:
         _warn(f"trainvitals: {error}; training goes on, points are saved here and shipped when it is back")
-
-
-def missing_driver(error: ImportError) -> StoreError:
-    """Return the error of a machine without psycopg."""
-    return StoreError(
-        f"expected the driver of PostgreSQL, got {error} in store=; install it: pip install 'trainvitals[postgres]'"
-    )
 
 
 class ShippedWriter:

@@ -119,7 +119,10 @@ class Shipper:
         header = dict(file.execute("SELECT key, value FROM header").fetchall())
         state = _State.read(file, json.loads(header.get("process", "{}")))
         db = self._connection = self._connection or ready_connection(self._address)
-        shipped = self._shipped = self._shipped or _begun(db, header, state)
+        if self._shipped is None:
+            with db.transaction():
+                self._shipped = _begun(db, header, state)
+        shipped = self._shipped
         is_news = state.progress != shipped.progress
         num_rows = 0
         for batch in _Batches(file, shipped).all(is_news):
@@ -287,13 +290,13 @@ def ready_connection(address: str) -> Connection[Any]:
 
 
 def _begun(db: Connection[Any], header: Mapping[str, str], state: _State) -> Shipped:
-    """Make the run's row if there is none, and ask how far the database is."""
+    """Make the run's row and its header if they are not there, and ask how far the database is."""
     id, name, started = (json.loads(header[key]) for key in ("id", "name", "started"))
     row = db.execute(
         "INSERT INTO trainvitals.runs (id, name, started, status, message, heartbeat_age, received, num_records, "
-        "num_points, num_dropped) VALUES (%s, %s, %s, %s, '', %s, clock_timestamp(), 0, 0, 0) "
+        "num_points, num_dropped) VALUES (%s, %s, %s, 'live', '', %s, clock_timestamp(), 0, 0, 0) "
         "ON CONFLICT (id) DO UPDATE SET name = excluded.name RETURNING run, started",
-        (printable(id), printable(name), started, state.status, state.age),
+        (printable(id), printable(name), started, state.age),
     ).fetchone()
     assert row is not None
     run = row[0]
@@ -302,6 +305,7 @@ def _begun(db: Connection[Any], header: Mapping[str, str], state: _State) -> Shi
             f"expected a run that the database does not know yet, or the same one, got {id!r} that began at another "
             "time in ship; a run's id must not be given to two runs: rename the file of one"
         )
+    put(db, run, HEADER, list(header.items()))
     last_ids = {}
     for table in APPENDED:
         found = db.execute(f"SELECT max(id) FROM {SCHEMA}.{table.name} WHERE run = %s".encode(), (run,)).fetchone()

@@ -9,8 +9,12 @@ import streamlit as st
 
 from trainvitals.run import open_run
 from trainvitals.schema import RunSummary, Status
+from trainvitals.store.errors import StoreError
+from trainvitals.store.postgres_address import is_address
 from trainvitals.views.run_view import RunCache, RunView
 from trainvitals.views.step_range import chosen_steps
+from trainvitals.views.store_folder import store_folder
+from trainvitals.views.words import plain
 
 LIVE_SECONDS = 1.0  # a new point is promised within 3 s: 0.5 s in the writer, one refresh, one drawing
 STALLED_SECONDS = 5.0  # it may wake up
@@ -35,7 +39,8 @@ def _cache(path: str, started: float | None) -> RunCache:
 @contextmanager
 def opened(summary: RunSummary) -> Iterator[RunView]:
     """Open a run for one refresh."""
-    with open_run(summary.path) as run:
+    store = store_folder()
+    with open_run(summary.id, store) if is_address(store) else open_run(summary.path) as run:
         yield RunView(run, _cache(summary.path, summary.started), chosen_steps())
 
 
@@ -45,9 +50,12 @@ def refreshed(summary: RunSummary, body: Callable[[RunView], None]) -> None:
 
     @st.fragment(run_every=seconds)
     def part() -> None:
-        with opened(summary) as view:
-            if refresh_seconds(view.status) != seconds:
-                st.rerun()
-            body(view)
+        try:
+            with opened(summary) as view:
+                if refresh_seconds(view.status) != seconds:
+                    st.rerun()
+                body(view)
+        except StoreError as error:  # the database is away for a moment, or the file was moved: looked for again
+            st.warning(plain(str(error), 600))
 
     part()

@@ -9,6 +9,8 @@ import streamlit as st
 
 from trainvitals.run import list_runs
 from trainvitals.schema import RunSummary, Status
+from trainvitals.store.errors import StoreError
+from trainvitals.store.postgres_address import is_address, shown
 from trainvitals.views.words import clean, clock, plain
 
 LIST_SECONDS = 2.0  # a new run appears in the picker after this time
@@ -18,7 +20,12 @@ PARAMETER = "run"
 @st.cache_data(ttl=LIST_SECONDS, show_spinner=False)
 def runs_in(store: str) -> list[RunSummary]:
     """Return the runs of the store folder, newest first; shared by all browsers for a moment."""
-    return list_runs(store) if Path(store).is_dir() else []
+    return list_runs(store) if is_address(store) or Path(store).is_dir() else []
+
+
+def place(store: str) -> str:
+    """Return where a store is, as the page may show it: an address without its password."""
+    return plain(shown(store)) if is_address(store) else plain(Path(store).resolve())
 
 
 def resolve(wanted: str | None, runs: Sequence[RunSummary]) -> RunSummary | None:
@@ -57,7 +64,10 @@ def picker(store: str) -> None:
 
     @st.fragment(run_every=LIST_SECONDS)
     def part() -> None:
-        runs = runs_in(store)
+        try:
+            runs = runs_in(store)
+        except StoreError:
+            return  # the page says it
         if not runs:
             _rerun_when_one_appears(store)
             return
@@ -97,22 +107,26 @@ def _rerun_when_one_appears(store: str) -> None:
 
 def current(store: str) -> RunSummary | None:
     """Return the run to show, or say what to do when there is none."""
-    if not Path(store).is_dir():
+    if not is_address(store) and not Path(store).is_dir():
         st.info(
             f"There is no store folder {plain(store)} yet. Train with `tv.watch(..., store=...)` on this folder, run "
             "`trainvitals demo`, or point the dashboard elsewhere with `--store FOLDER`."
         )
         return None
-    runs = runs_in(store)
+    try:
+        runs = runs_in(store)
+    except StoreError as error:
+        st.error(plain(str(error), 600))
+        return None
     if not runs:
         st.info(
-            f"No runs in {plain(Path(store).resolve())} yet. Start one with `tv.watch(model, optimizer, ...)` or "
+            f"No runs in {place(store)} yet. Start one with `tv.watch(model, optimizer, ...)` or "
             "`trainvitals demo`: it appears here by itself."
         )
         return None
     run = resolve(chosen_id(), runs)
     if run is None:
-        st.warning(f"There is no run {plain(chosen_id(), 80)} in {plain(Path(store).resolve())}. It may have been "
+        st.warning(f"There is no run {plain(chosen_id(), 80)} in {place(store)}. It may have been "
                    "moved or deleted: pick another on the left.")  # fmt: skip
         return None
     keep(run)
