@@ -61,7 +61,9 @@ class Needs(Flag):
 class Tier(StrEnum):
     """The smallest preset that holds the diagnostic: each preset holds the ones before it.
 
-    What is on request is in none of them, for its price: only its own name, or its group's, asks for it.
+    What is on request is in none of them, for its price: only its own name, or its group's, asks for it. Those
+    that are dear (`Diagnostic.is_dear`) belong to a preset while a budget paces them: on a fixed schedule they are
+    measured where a name asks for them.
     """
 
     LIGHT = "light"
@@ -157,6 +159,8 @@ class Snapshot(Protocol):
     @property
     def layer_outputs(self) -> Mapping[str, Tensor]: ...  # (N, ...) of each Linear and Conv
     @property
+    def unit_utilities(self) -> Mapping[str, Tensor | None]: ...  # (d,) of each activation; a pass of its own
+    @property
     def features(self) -> Tensor: ...  # (N, D) inputs of the classifier
     @property
     def heldout_features(self) -> Tensor: ...  # (M, D) the same on the held-out probe
@@ -251,6 +255,7 @@ class Diagnostic(abc.ABC):
     keys: ClassVar[str] = ""
     references: ClassVar[tuple[ReferenceLine, ...]] = ()
     passes: ClassVar[str] = ""  # its cost in words, where passes of its own are dearer than what it needs
+    is_slow: ClassVar[bool] = False  # where it takes passes, or time, of its own that its needs do not tell
     parts: ClassVar[Mapping[str, Part]] = {}
 
     @abc.abstractmethod
@@ -290,6 +295,11 @@ class Diagnostic(abc.ABC):
         return "no pass over the data"
 
     @classmethod
+    def is_dear(cls) -> bool:
+        """Tell whether it costs more than a small part of one shared forward and one shared backward pass."""
+        return cls.is_slow or bool(cls.needs & _DEAR)
+
+    @classmethod
     def option_names(cls) -> list[str]:
         """Return the names of the options that the diagnostic takes."""
         if not dataclasses.is_dataclass(cls):
@@ -315,6 +325,7 @@ class Diagnostic(abc.ABC):
         return cls(**options)
 
 
+_DEAR = Needs.HVP | Needs.PER_SAMPLE_GRADIENTS | Needs.GRADIENT_GRAM
 _COSTS = {
     Needs.HVP: "Hessian-vector products",
     Needs.PER_SAMPLE_GRADIENTS: "one gradient per sample",

@@ -52,18 +52,28 @@ class Capture:
         activations: keep outputs of non-linearities and of linear layers, (N, ...) each.
         features: keep the input of the last `nn.Linear` called.
         layers: names and glob patterns of modules and activations whose outputs to keep as features (N, ..., D).
+        utilities: sum −g·h over each unit of each activation h, g the gradient of what is differentiated inside
+            `capturing()`.
     """
 
     def __init__(
-        self, model: nn.Module, *, activations: bool, features: bool, layers: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        *,
+        activations: bool,
+        features: bool,
+        layers: Sequence[str] = (),
+        utilities: bool = False,
     ) -> None:
         self._model = model
         self._keeps_activations = activations
         self._keeps_features = features
         self._layers = tuple(layers)
+        self._sums_utilities = utilities
         self._chunks: dict[str, list[dict[str, Tensor]]] = {
             "activations": [], "layer_outputs": [], "features": [], "layers": []
         }  # fmt: skip
+        self.utilities: dict[str, Tensor | None] = {}  # (d,) by name of an activation, None where no gradient flows
         self.layer_names: tuple[str, ...] = ()  # what `layers` can name, in the order of the forward pass
         self.classifier_name: str | None = None
         self.unit_axes: dict[str, int] = {}  # by name of an activation: the dimension that counts its units
@@ -72,6 +82,7 @@ class Capture:
     def capturing(self, num_samples: int) -> Iterator[None]:
         """Record what a forward pass over `num_samples` samples puts out."""
         recorder = _Recorder(self._model, num_samples, self._keeps_activations, self._keeps_features, self._layers)
+        recorder.sums_utilities = self._sums_utilities
         with recorder.recording():
             yield
         for kind, found in (
@@ -82,6 +93,9 @@ class Capture:
         ):
             self._chunks[kind].append(found)
         self.layer_names = recorder.layer_names
+        for name, found in recorder.utilities.items():
+            before = self.utilities.get(name)
+            self.utilities[name] = found if before is None or found is None else before + found
         self.classifier_name = recorder.classifier_name
         self.unit_axes = recorder.unit_axes
 
@@ -110,6 +124,21 @@ class _Seen:
     features: Tensor | None  # (N, ..., D), where it was asked for
     axis: int  # the dimension that counts its units
     when: int  # how many modules had returned
+    utility: _Utility | None  # where it was asked for and a gradient flows
+
+
+class _Utility:
+    """Sums −g·h over all but a tensor's units, as gradients g of it come: zero until they do."""
+
+    def __init__(self, output: Tensor, axis: int) -> None:
+        kept = output.detach().clone()
+        others = [dim for dim in range(output.ndim) if dim != axis % output.ndim]
+        self.total = torch.zeros(output.shape[axis], dtype=torch.float64, device=output.device)
+
+        def add(gradient: Tensor) -> None:
+            self.total -= (gradient.detach() * kept).sum(others, dtype=torch.float64)
+
+        output.register_hook(add)
 
 
 class _Recorder(TorchFunctionMode):
@@ -130,6 +159,7 @@ class _Recorder(TorchFunctionMode):
         self._last_units = 0  # how many there are
         self._calls: Counter[str] = Counter()
         self._found: list[_Seen] = []
+        self.sums_utilities = False
         self._modules: list[tuple[str, Tensor | None]] = []  # modules as they returned, and what is kept as features
         self.layer_outputs: dict[str, Tensor] = {}
         self.features: dict[str, Tensor] = {}
@@ -155,6 +185,11 @@ class _Recorder(TorchFunctionMode):
     @property
     def unit_axes(self) -> dict[str, int]:
         return {name: seen.axis for name, seen in self._named().items()}
+
+    @property
+    def utilities(self) -> dict[str, Tensor | None]:
+        named = self._named() if self.sums_utilities else {}
+        return {name: None if seen.utility is None else seen.utility.total for name, seen in named.items()}
 
     @property
     def layers(self) -> dict[str, Tensor]:
@@ -188,7 +223,8 @@ class _Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if (self._keeps_activations or self._layers) and func in _NON_LINEARITIES and self._fits(output):
+        is_watched = self._keeps_activations or self._layers or self.sums_utilities
+        if is_watched and func in _NON_LINEARITIES and self._fits(output):
             self._see(_NON_LINEARITIES[func], output)
         return output
 
@@ -200,8 +236,10 @@ class _Recorder(TorchFunctionMode):
         # cloned: a following in-place operation (dropout_, add_) must not rewrite what was seen
         kept = output.detach().clone() if self._keeps_activations or self._wants(own_name or "", name) else None
         features = _units_last(kept, axis) if kept is not None and self._wants(own_name or "", name) else None
-        when = len(self._modules)
-        self._found.append(_Seen(own_name, name, kept if self._keeps_activations else None, features, axis, when))
+        utility = _Utility(output, axis) if self.sums_utilities and output.requires_grad else None
+        if not self._keeps_activations:
+            kept = None
+        self._found.append(_Seen(own_name, name, kept, features, axis, len(self._modules), utility))
 
     def _wants(self, *names: str) -> bool:
         return any(matches(name, pattern) for name in names for pattern in self._layers)

@@ -44,6 +44,7 @@ from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
 from trainvitals.probes.sample_losses import check_mean, sample_losses
 from trainvitals.probes.subject import Subject, float32_if_half
+from trainvitals.probes.unit_utilities import unit_utilities
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]  # (metric, done, total)
@@ -199,6 +200,10 @@ class ModelSnapshot:
     def layer_outputs(self) -> Mapping[str, Tensor]:
         self._run_train_pass()
         return self._capture.collected("layer_outputs")
+
+    @cached_property
+    def unit_utilities(self) -> Mapping[str, Tensor | None]:
+        return unit_utilities(self._subject, self.parameters)
 
     @cached_property
     def features(self) -> Tensor:
