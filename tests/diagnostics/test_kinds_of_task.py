@@ -10,8 +10,17 @@ import trainvitals as tv
 
 WHAT = ["rank", "features", "units", "cka", "cka.layers", "knn_purity", "probe", "id.local", "el2n", "grand", "ece",
         "brier", "nll", "margin", "mia_auc", "per_class", "logit", "forgetting", "memorised", "flipped_fit", "spike",
-        "softmax_collapse", "adam", "first_bad"]  # fmt: skip
+        "softmax_collapse", "adam", "first_bad",
+        "heldout", "per_group", "grad.per_group", "adv", "mce", "temperature", "kl_drift", "margin.normalized",
+        "mia.fpr", "grokking_delay", "loss.movers", "feature.response", "ntk", "jacobian.spectrum", "lipschitz",
+        "weights.distribution", "weights.histogram", "weights.wasserstein", "weights.r99", "weights.steady",
+        "weights.rms_inf", "grad.spike", "data.passes"]  # fmt: skip
 N = 24
+GROUPS = [i % 2 for i in range(N)]
+OPTIONS = {"per_group": {"groups": GROUPS, "heldout_groups": GROUPS}, "grad.per_group": {"groups": GROUPS},
+           "adv": {"epsilon": 0.1, "num_steps": 2}, "feature.response": {"features": [0, 1]},
+           "ntk": {"num_samples": 3}, "jacobian.spectrum": {"num_samples": 3},
+           "lipschitz": {"num_samples": 3}}  # fmt: skip
 
 
 class Tokens(nn.Module):
@@ -115,7 +124,7 @@ def measured(task):
     torch.manual_seed(0)
     model = make()
     optimizer = torch.optim.AdamW(model.parameters())
-    return tv.measure(model, batch=batch(0), heldout=batch(1), optimizer=optimizer, what=WHAT, **how)
+    return tv.measure(model, batch=batch(0), heldout=batch(1), optimizer=optimizer, what=WHAT, options=OPTIONS, **how)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -147,7 +156,11 @@ def test_the_same_weights_give_the_same_numbers(task):
         ("tokens", ["logit.scale.mean", "units.dead"]),
         ("label smoothing", ["nll.train", "mia_auc", "per_class.loss_train", "probe.linear"]),
         ("probabilities", ["nll.train", "el2n", "softmax_collapse"]),
-        ("recurrent", ["rank.effective", "mia_auc", "grand"]),
+        ("recurrent", ["rank.effective", "mia_auc", "grand", "adv.gap", "lipschitz.largest"]),
+        ("regression", ["adv.linearity", "grad.per_group.norm", "per_group.loss_train", "ntk.lambda_max", "mia.fpr"]),
+        ("classification", ["adv.robust.gap", "feature.response.margin_alone", "margin.normalized.mean", "mce.train"]),
+        ("segmentation", ["jacobian.spectrum.residual", "grad.per_group.conflicts", "adv.abnormal"]),
+        ("tokens", ["heldout.loss", "grad.per_group.cosine", "weights.distribution.kurtosis"]),
     ],
 )
 def test_what_applies_has_a_value(task, names):
