@@ -102,7 +102,7 @@ def cost_table(view: RunView) -> pd.DataFrame:
 
 def _spent(view: RunView, name: str) -> tuple[float, int]:
     def add() -> tuple[float, int]:
-        per_step = view.points(name).drop_duplicates("step")  # the rows of a vector share one measurement
+        per_step = view.all_points(name).drop_duplicates("step")  # the rows of a vector share one measurement
         return float(np.nansum(per_step["seconds"].to_numpy(float))), len(per_step)
 
     return view.once(f"spent {name}", view.token(name), add)

@@ -1,7 +1,8 @@
 """One run as a page sees it: its metrics by question, and points that are read only when there are new ones.
 
 The page redraws about once a second. A metric is read again only when its last point is a new one,
-and then only from that point on; its chart is made again only then.
+and then only from that point on; its chart is made again only then. Of a long metric no more points
+are read than a chart shows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pandas as pd
 
 from trainvitals.schema import Description, Question, Reading, Scale, Status, Verdict, VerdictState
 from trainvitals.views.measured import Measured, no_points, none_missing
+from trainvitals.views.thinning import MAX_POINTS
 
 if TYPE_CHECKING:
     from trainvitals.run import Run
@@ -50,6 +52,7 @@ class RunCache:
     """What has been read and drawn of one run, shared by all browsers that look at it."""
 
     points: dict[str, Seen] = field(default_factory=dict)
+    windows: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
     made: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -129,22 +132,43 @@ class RunView:
         return tuple((name, *_seen(*self.latest[name])) for name in names if name in self.latest)
 
     def points(self, name: str) -> pd.DataFrame:
-        """Return all points of a metric; only those since the last read are read from the file."""
+        """Return the points of a metric; of a long one about as many as a chart shows, spikes among them.
+
+        Only those since the last read are read from the file, until there are twice too many.
+        """
+        return self._points(name, name, MAX_POINTS, (None, None))
+
+    def all_points(self, name: str) -> pd.DataFrame:
+        """Return every point of a metric, for sums."""
+        return self._points(f"all of {name}", name, None, (None, None))
+
+    def _points(self, key: str, name: str, max_points: int | None,
+                window: tuple[int | None, int | None]) -> pd.DataFrame:  # fmt: skip
         if name not in self.latest:
             return no_points()
         last, token = self.latest[name][0], self.token(name)
         with self.cache.lock:
-            seen = self.cache.points.get(name)
-            if seen is None:
-                table = self.run.series(name)
-            elif seen.token == token:
+            seen = self.cache.points.get(key)
+            if seen is not None and seen.token == token:
                 return seen.table
-            else:  # the last step is read again: one step may have several points
-                start = min(seen.step, last)
-                old, new = seen.table.loc[seen.table["step"] < start], self.run.series(name, start=start)
-                table = pd.concat([old, new], ignore_index=True) if len(old) and len(new) else new if len(new) else old
-            self.cache.points[name] = Seen(last, token, table)
+            table = self._read(name, seen, max_points, window)
+            self.cache.points[key] = Seen(last, token, table)
             return table
+
+    def _read(self, name: str, seen: Seen | None, max_points: int | None,
+              window: tuple[int | None, int | None]) -> pd.DataFrame:  # fmt: skip
+        """Return the points in a window: those that were seen and what has come since, or all anew."""
+        first, last = window[0], None if window[1] is None else window[1] + 1
+        if seen is None:
+            return self.run.series(name, first, last, max_points)
+        # the last step is read again: one step may have several points
+        start = min(seen.step, self.latest[name][0])
+        start = start if first is None else max(first, start)
+        old, new = seen.table.loc[seen.table["step"] < start], self.run.series(name, start, last, max_points)
+        table = pd.concat([old, new], ignore_index=True) if len(old) and len(new) else new if len(new) else old
+        if max_points is not None and table["step"].nunique() > 2 * max_points:
+            return self.run.series(name, first, last, max_points)
+        return table
 
     def missing(self, name: str) -> pd.DataFrame:
         """Return the missing points of a metric with their reasons."""
@@ -162,7 +186,17 @@ class RunView:
 
     def measured(self, name: str) -> Measured:
         """Return the metric with its points, ready to be drawn."""
-        return Measured(self.descriptions[name], self._shown(self.points(name)), self._shown(self.missing(name)))
+        return Measured(self.descriptions[name], self._points_shown(name), self._shown(self.missing(name)))
+
+    def _points_shown(self, name: str) -> pd.DataFrame:
+        """Return the points of the chosen steps, read for them alone: a part of a long run in all its detail."""
+        if self.window == (None, None):
+            return self.points(name)
+        with self.cache.lock:  # of one window at a time: the one before will not be asked for again
+            if self.cache.windows.get(name) != self.window:
+                self.cache.windows[name] = self.window
+                self.cache.points.pop(f"part of {name}", None)
+            return self._shown(self._points(f"part of {name}", name, MAX_POINTS, self.window))
 
     def _shown(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows inside the chosen steps."""
