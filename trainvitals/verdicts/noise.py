@@ -35,6 +35,17 @@ def noise_deviation(y: Floats) -> float:
     return robust_deviation(np.diff(y, 2)) / np.sqrt(6) if len(y) >= 4 else 0.0
 
 
+def running_noise(y: Floats, width: int = 25) -> Floats:
+    """Return at each point the deviation of the noise, (n,), as `noise_deviation` of the points up to it.
+
+    From the last `width` second differences, so that it follows a noise that changes; 0 for the first two points.
+    """
+    if len(y) < 4:
+        return np.zeros(len(y))
+    second = np.abs(np.diff(y, 2))
+    return np.concatenate([[0.0, 0.0], running_median(second, width)]) / (_NORMAL_MAD * np.sqrt(6))
+
+
 def running_median(y: Floats, width: int) -> Floats:
     """Return the median of each point and up to `width` − 1 points before it, (n,): it looks back only.
 

@@ -18,6 +18,7 @@ _COHEN = "Cohen et al. 2021, Gradient Descent on Neural Networks Typically Occur
 _GILMER = "Gilmer et al. 2022, A Loss Curvature Perspective on Training Instability in Deep Learning"
 _KARPATHY = "Karpathy 2015, CS231n notes on babysitting the learning process: updates near 1e-3 of the weights"
 _BANK = "measured on the bank of labelled runs, setting half"
+_OF_STEPS = ("stability.ratio", "grad.successive.gradient", "update.ratio", "weights.norm.value")
 _LEARNED = 0.8  # of the loss of guessing: below it something was learned
 
 
@@ -43,8 +44,8 @@ class StepTooLarge(Condition):
         """Return `alarm` when the loss and at least one property of the steps agree."""
         course = loss_course(run)
         losses, steps = _loss_signs(course), _step_signs(run, course)
-        measured = [sign for sign in steps if sign.series]
-        missing = [] if len(measured) > 1 else [run.why_missing("stability.ratio"), run.why_missing("update.ratio")]
+        absent = [name for name in _OF_STEPS if name not in run.names]
+        missing = [run.why_missing(name) for name in absent] if len(absent) > 2 else []
         found = weigh([*losses, *steps], watch=2, alarm=2, leading=losses)
         judgement = found.judgement("The steps are too large", "The loss goes down with these steps", missing)
         return replace(judgement, since=_since(course, found))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.loss_course import LossCourse, loss_course
-from trainvitals.verdicts.noise import noise_deviation
+from trainvitals.verdicts.noise import running_noise
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Floats, Ints, Series
 from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
@@ -21,6 +21,7 @@ _COHEN = "Cohen et al. 2021, Gradient Descent on Neural Networks Typically Occur
 _SMITH = "Smith 2018, A disciplined approach to neural network hyper-parameters, section 4"
 _PLAIN = "by its meaning: the pace would have to last twice as long as the run to halve the loss"
 _MIN_POINTS = 10
+_SLOW = 2.0  # times the run so far, to halve the loss
 
 
 class StepTooSmall(Condition):
@@ -45,8 +46,8 @@ class StepTooSmall(Condition):
         if not update and not ratio:
             raise Unmeasured(run.why_missing("update.ratio"), run.why_missing("stability.ratio"))
         slow = Sign(
-            _pace(course, _at_full_rate(run, course.loss.step)), 2.0, ABOVE, _PLAIN,
-            "at this pace the loss would need several times the run so far to halve", release=1.0, reliability=0.6,
+            _pace(course, _at_full_rate(run, course.loss.step)), _SLOW, ABOVE, _PLAIN,
+            "at this pace the loss needs several times the run so far to halve", release=0.5 * _SLOW, reliability=0.6,
             quantity="steps to halve the loss over those of the run",
         )  # fmt: skip
         tiny = Sign(update, 1e-4, BELOW, _KARPATHY, "a step changes the weights by very little", release=2e-4,
@@ -65,9 +66,9 @@ class StepTooSmall(Condition):
 
 def _since(run: RunFacts, judgement: Judgement) -> int | None:
     """Return when it began: with the learning rate, which the pace of the loss shows only later."""
-    if judgement.since is None or not run.learning_rate:
+    if judgement.noticed is None or not run.learning_rate:
         return judgement.since
-    rate = run.learning_rate.until(judgement.since)
+    rate = run.learning_rate.until(judgement.noticed)
     changed = np.flatnonzero(np.abs(np.diff(np.log(np.maximum(rate.value, 1e-300)))) > np.log(1.5))
     return int(rate.step[changed[-1] + 1] if len(changed) else run.series("loss.train").step[0])
 
@@ -94,12 +95,13 @@ def _pace(course: LossCourse, counted: NDArray[np.bool_]) -> Series:
     third = np.maximum(1, (index + 1 - middle) // 3)  # points at either end of the second half
     fall = _mean(loss, middle, middle + third) - _mean(loss, index + 1 - third, index + 1)
     apart = _mean(step, index + 1 - third, index + 1) - _mean(step, middle, middle + third)
-    is_fall = (fall > 3 * noise_deviation(loss) * np.sqrt(2 / third)) & (fall > 0) & (apart > 0)
-    says = is_fall & counted & (course.level > 0.5) & (index >= _MIN_POINTS - 1)
+    error = running_noise(loss) * np.sqrt(2 / third)
+    says = counted & (course.level > 0.5) & (index >= _MIN_POINTS - 1) & (apart > 0) & (fall > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         halving = 0.5 * _mean(loss, index + 1 - third, index + 1) * apart / fall
-        pace = np.where(says, halving / np.maximum(step - step[0], 1.0), 0.0)
-    return course.loss.with_values(pace)
+        pace = np.where(says & (fall > error), halving / np.maximum(step - step[0], 1.0), 0.0)
+    is_doubtful = says & (fall <= 3 * error)  # it neither begins nor ends here
+    return course.loss.with_values(np.where(is_doubtful, np.clip(pace, 0.0, 0.75 * _SLOW), pace))
 
 
 def _mean(y: Floats, start: Ints, stop: Ints) -> Floats:
