@@ -118,7 +118,7 @@ class Chance(Diagnostic):
     )
     source = "Cover, Thomas 2006, Elements of Information Theory, section 2.1 (entropy)"
     needs = Needs.OUTPUTS
-    tier = Tier.LIGHT
+    tier = Tier.DEFAULT
     interval = 1000
     parts = {
         "loss": Part("Chance level of the loss", "The loss of the best prediction that ignores the inputs.", "loss"),

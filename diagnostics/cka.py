@@ -189,6 +189,7 @@ class LayerCka(Diagnostic):
     source = _SOURCE
     needs = Needs.ACTIVATIONS
     tier = Tier.FULL
+    is_slow = True
     interval = 200
     chart = Chart.HEATMAP
     keys = "layer"

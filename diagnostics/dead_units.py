@@ -106,7 +106,7 @@ class DeadUnits(Diagnostic):
     source = "Lyle et al. 2023, Understanding plasticity in neural networks"
     needs = Needs.ACTIVATIONS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     chart = Chart.HEATMAP
     keys = "layer"
 
@@ -139,7 +139,7 @@ class DormantUnits(Diagnostic):
     source = "Sokar et al. 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning, definition 3.1"
     needs = Needs.ACTIVATIONS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     chart = Chart.HEATMAP
     keys = "layer"
 

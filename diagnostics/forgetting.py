@@ -33,7 +33,7 @@ class Forgetting(Diagnostic):
 
     name = "forgetting"
     title = "Forgetting events"
-    question = Question.OVERFITTING
+    question = Question.SAMPLES
     summary = "Which train samples are learned and forgotten again: odd ones and wrong labels most often."
     formula = r"\sum_t 1[\hat y_i(t-1) = y_i \wedge \hat y_i(t) \ne y_i]"
     undefined = (

@@ -80,8 +80,8 @@ class GeneralizationGap(Diagnostic):
     undefined = "No held-out probe; accuracy: outputs without classes for the targets, or targets that are not labels."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.2"
     needs = Needs.OUTPUTS | Needs.HELDOUT
-    tier = Tier.LIGHT
-    interval = 20
+    tier = Tier.DEFAULT
+    interval = 50
     references = (ReferenceLine("no gap", 0.0, "by the definition"),)
     parts = {
         "loss": Part(
@@ -118,8 +118,8 @@ class TrainLoss(Diagnostic):
     undefined = "Never: the probe batch and the loss are given."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.2"
     needs = Needs.OUTPUTS
-    tier = Tier.LIGHT
-    interval = 20
+    tier = Tier.DEFAULT
+    interval = 50
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the loss."""
@@ -139,8 +139,8 @@ class HeldoutLoss(Diagnostic):
     undefined = "No held-out probe was given."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.2"
     needs = Needs.HELDOUT
-    tier = Tier.LIGHT
-    interval = 20
+    tier = Tier.DEFAULT
+    interval = 50
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the loss."""
@@ -164,8 +164,8 @@ class TrainAccuracy(Diagnostic):
     undefined = "Outputs without classes for the targets, or targets that are not class labels (regression)."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.1.2"
     needs = Needs.OUTPUTS
-    tier = Tier.LIGHT
-    interval = 20
+    tier = Tier.DEFAULT
+    interval = 50
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the accuracy."""
@@ -189,8 +189,8 @@ class HeldoutAccuracy(Diagnostic):
     undefined = "No held-out probe, outputs without classes for the targets, or targets that are no labels."
     source = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.1.2"
     needs = Needs.HELDOUT
-    tier = Tier.LIGHT
-    interval = 20
+    tier = Tier.DEFAULT
+    interval = 50
 
     def measure(self, snapshot: Snapshot) -> Reading:
         """Return the accuracy."""
@@ -216,8 +216,8 @@ class Overtraining(Diagnostic):
     undefined = "No held-out probe; the loss, now or at its best, is not positive, so that a ratio says nothing."
     source = "Prechelt 1998, Early Stopping - But When? (generalization loss, here as a ratio)"
     needs = Needs.HELDOUT
-    tier = Tier.LIGHT
-    interval = 20
+    tier = Tier.DEFAULT
+    interval = 50
     references = (ReferenceLine("best so far", 1.0, "by the definition"),)
 
     def measure(self, snapshot: Snapshot) -> Reading:

@@ -98,6 +98,7 @@ class GradientPerGroup(Diagnostic):
     )
     needs: ClassVar = Needs.OUTPUTS | Needs.PARAMETERS
     tier: ClassVar = Tier.FULL
+    is_slow: ClassVar = True
     interval: ClassVar = 100
     chart: ClassVar = Chart.HEATMAP
     keys: ClassVar = "group"

@@ -52,7 +52,7 @@ class El2n(Diagnostic):
 
     name = "el2n"
     title = "Error norm of each sample (EL2N)"
-    question = Question.OVERFITTING
+    question = Question.SAMPLES
     summary = "Which samples of the train probe the network gets wrong, and by how much; early on, wrong labels."
     formula = r"\lVert \operatorname{softmax}(f(x_i)) - \operatorname{onehot}(y_i) \rVert_2"
     undefined = "Outputs that are not (N, C), targets that are not class labels, or outputs with NaN or Inf."
@@ -78,7 +78,7 @@ class Grand(Diagnostic):
 
     name = "grand"
     title = "Gradient norm of each sample (GraNd)"
-    question = Question.OVERFITTING
+    question = Question.SAMPLES
     summary = "Which samples of the train probe pull at the weights hardest."
     formula = r"\lVert \nabla_\theta \ell_i(\theta) \rVert_2"
     unit = "loss / weight"

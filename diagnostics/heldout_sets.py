@@ -88,7 +88,7 @@ class HeldoutSets(Diagnostic):
     )
     needs = Needs.HELDOUT
     tier = Tier.DEFAULT
-    interval = 20
+    interval = 50
     chart = Chart.LINES
     keys = "set"
     passes = "one forward pass for each named set beside the first"

@@ -60,8 +60,8 @@ class LossSpike(Diagnostic):
     )
     source = "Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers (modified z-score)"
     needs = Needs.OUTPUTS
-    tier = Tier.LIGHT
-    interval = 20
+    tier = Tier.DEFAULT
+    interval = 50
     references = (ReferenceLine("stands out", 3.5, "Iglewicz and Hoaglin 1993, for single samples"),)
 
     def __post_init__(self) -> None:

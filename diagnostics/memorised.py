@@ -38,7 +38,7 @@ class Memorised(Diagnostic):
 
     name = "memorised"
     title = "Over-memorised samples"
-    question = Question.OVERFITTING
+    question = Question.SAMPLES
     summary = "Which train samples the network became sure of in one jump, and has been sure of since."
     formula = r"\exists s \le t:\ p_i(s-1) \le \text{low},\ p_i(r) \ge \text{high}\ \forall r \in s..t"
     undefined = (

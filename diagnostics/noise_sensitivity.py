@@ -49,6 +49,7 @@ class NoiseSensitivity(Diagnostic):
     source: ClassVar = "Springer et al. 2025 (Overtrained Language Models Are Harder to Fine-Tune)"
     needs: ClassVar = Needs.OUTPUTS
     tier: ClassVar = Tier.FULL
+    is_slow: ClassVar = True
     interval: ClassVar = 500
     chart: ClassVar = Chart.LINES
     scale: ClassVar = Scale.SYMLOG

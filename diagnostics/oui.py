@@ -165,7 +165,7 @@ class Oui(Diagnostic):
     source = "Fernández-Hernández et al. 2025, OUI Need to Talk About Weight Decay (arXiv 2504.17160)"
     needs = Needs.ACTIVATIONS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     references = (_PUBLISHED_BAND,)
 
     def measure(self, snapshot: Snapshot) -> Reading:
@@ -195,7 +195,7 @@ class OuiLayers(Diagnostic):
     source = Oui.source
     needs = Needs.ACTIVATIONS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     chart = Chart.HEATMAP
     keys = "layer"
 
@@ -222,7 +222,7 @@ class OuiV2(Diagnostic):
     source = "OUIDecay (2025), the per-layer indicator on pre-activations (v2)"
     needs = Needs.ACTIVATIONS
     tier = Tier.DEFAULT
-    interval = 50
+    interval = 100
     chart = Chart.HEATMAP
     keys = "layer"
 

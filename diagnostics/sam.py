@@ -48,6 +48,7 @@ class Sam(Diagnostic):
     source: ClassVar = "Foret et al. 2021, §2"
     needs: ClassVar = Needs.GRADIENT | Needs.OUTPUTS
     tier: ClassVar = Tier.FULL
+    is_slow: ClassVar = True
     interval: ClassVar = 200
 
     rho: float = 0.05
@@ -101,6 +102,7 @@ class Asam(Diagnostic):
     source: ClassVar = "Kwon et al. 2021, §4"
     needs: ClassVar = Needs.GRADIENT | Needs.OUTPUTS
     tier: ClassVar = Tier.FULL
+    is_slow: ClassVar = True
     interval: ClassVar = 200
 
     rho: float = 0.5

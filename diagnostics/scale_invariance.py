@@ -139,6 +139,7 @@ class ScaleInvariance(Diagnostic):
     source: ClassVar = "van Laarhoven 2017, L2 Regularization versus Batch and Weight Normalization"
     needs: ClassVar = Needs.OUTPUTS | Needs.PARAMETERS
     tier: ClassVar = Tier.FULL
+    is_slow: ClassVar = True
     interval: ClassVar = 1000
     chart: ClassVar = Chart.HEATMAP
     scale: ClassVar = Scale.SYMLOG
@@ -188,6 +189,7 @@ class EffectiveLearningRate(Diagnostic):
     source: ClassVar = "van Laarhoven 2017, L2 Regularization versus Batch and Weight Normalization"
     needs: ClassVar = Needs.OUTPUTS | Needs.PARAMETERS | Needs.OPTIMIZER_STATE
     tier: ClassVar = Tier.FULL
+    is_slow: ClassVar = True
     interval: ClassVar = 100
     chart: ClassVar = Chart.HEATMAP
     scale: ClassVar = Scale.LOG

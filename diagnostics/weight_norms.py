@@ -218,8 +218,8 @@ class UpdateRatio(Diagnostic):
     undefined = "Before the first training step, outside a watched run, or when every tensor was zero before the step."
     source = "Karpathy, CS231n notes, Neural Networks Part 3, section Ratio of weights:updates (rule of thumb 1e-3)"
     needs = Needs.TRAJECTORY | Needs.PARAMETERS
-    tier = Tier.LIGHT
-    interval = 10
+    tier = Tier.DEFAULT
+    interval = 20
     chart = Chart.HEATMAP
     scale = Scale.LOG
     keys = "parameter"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Protocol
 
 from trainvitals.diagnostics.base import Diagnostic
-from trainvitals.diagnostics.registry import matching
+from trainvitals.diagnostics.registry import PRESETS, matching
 
 
 class Schedule(Protocol):
@@ -121,6 +122,26 @@ def as_schedule(phrase: Any) -> Schedule:
     if hasattr(phrase, "due"):
         return phrase
     return every(phrase)
+
+
+def within_schedule(
+    diagnostics: Iterable[Diagnostic], probes: Any, phrase: Any
+) -> tuple[list[Diagnostic], list[Diagnostic]]:
+    """Return the diagnostics that a fixed schedule measures, and those that it leaves out.
+
+    A preset promises to be cheap. Without a budget that paces them, its dear diagnostics (Hessian products, per-sample
+    gradients, passes of their own) would take tens of training steps each time: they are measured if `probes` or
+    `phrase` names them or their group.
+    """
+    given = [probes] if isinstance(probes, str) else list(probes)
+    given += list(phrase) if isinstance(phrase, Mapping) else []
+    named: set[str] = set()
+    for name in given:
+        if name not in PRESETS:
+            with suppress(ValueError):  # `schedules_for` says what is wrong with it
+                named.update(cls.name for cls in matching(name))
+    kept = [d for d in diagnostics if not d.is_dear() or d.name in named]
+    return kept, [d for d in diagnostics if d not in kept]
 
 
 def schedules_for(diagnostics: Iterable[Diagnostic], phrase: Any) -> dict[str, Schedule]:

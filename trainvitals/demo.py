@@ -21,7 +21,10 @@ import trainvitals as tv
 
 NUM_CLASSES = 10
 # Steps between measurements. The dearest, Hessian products and per-sample gradients, are measured least often.
-EVERY = {"light": 10, "nc": 20, "grad": 50, "stability": 50, "hessian": 100, "hessian.density": 200}
+EVERY = {
+    "light": 10, "gap": 10, "loss": 10, "accuracy": 10, "overtraining": 10, "spike": 10, "update.ratio": 10, "nc": 20,
+    "grad": 50, "stability": 50, "hessian": 100, "hessian.density": 200,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

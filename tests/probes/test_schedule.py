@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import trainvitals as tv
+from trainvitals.diagnostics.base import Needs
 from trainvitals.diagnostics.registry import select
-from trainvitals.probes.schedule import as_schedule, schedules_for
+from trainvitals.probes.schedule import as_schedule, schedules_for, within_schedule
 
 
 def test_every_counts_from_step_zero():
@@ -67,3 +68,29 @@ def test_a_schedule_that_cannot_be_names_its_own_call(make, words):
 
 def test_numpy_counts_are_whole_numbers():
     assert tv.every(np.int64(3)) == tv.every(3)
+
+
+def names(probes, phrase=None):
+    return {d.name for d in within_schedule(select(probes), probes, phrase)[0]}
+
+
+@pytest.mark.parametrize("preset", ["light", "default", "full"])
+def test_a_preset_on_a_fixed_schedule_holds_nothing_dear(preset):
+    kept, left_out = within_schedule(select(preset), preset, 50)
+    assert kept
+    assert not any(d.is_dear() for d in kept)
+    assert all(d.is_dear() for d in left_out)
+    assert len(kept) + len(left_out) == len(select(preset))
+
+
+def test_what_is_dear_is_measured_where_it_is_named():
+    assert "hessian.top" not in names("default", 50)
+    assert "hessian.top" in names("default", {"default": 50, "hessian": 500})
+    assert "hessian.top" in names(["full", "hessian"], 50)
+    assert "hessian.trace" not in names(["full", "hessian.top"], 50)
+    assert {"hessian.top", "sam"} <= names({"hessian.top": {"k": 3}, "sam": {}})
+
+
+def test_light_holds_nothing_that_needs_a_pass():
+    free = Needs.PARAMETERS | Needs.OPTIMIZER_STATE | Needs.TRAJECTORY
+    assert [d.name for d in select("light") if d.needs & ~free] == []

@@ -144,7 +144,7 @@ def test_a_watch_left_open_is_closed_when_the_program_ends(tmp_path, ending, sta
 
 def test_numbers_of_the_users_own_are_logged_and_nan_is_kept(tmp_path):
     model, optimizer, x, y = make()
-    with tv.watch(model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path, probes="light") as run:
+    with tv.watch(model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path, probes=["light", "gap"]) as run:
         for _ in range(3):
             steps(model, optimizer, x, y, 1)
             run.log(train_loss=torch.tensor(float("nan")), lr=0.1)
@@ -167,7 +167,8 @@ def test_a_probe_that_fails_is_one_warning_and_a_gap_and_training_goes_on(tmp_pa
     model, optimizer, x, y = make()
     with pytest.warns(RuntimeWarning, match=r"weights.norm.*broken inside") as caught:
         with tv.watch(
-            model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path, probes="light", every=1
+            model, optimizer, loss=F.cross_entropy, train=(x, y), store=tmp_path,
+            probes=["weights.norm", "loss.train"], every=1,
         ) as run:  # fmt: skip
             steps(model, optimizer, x, y, 4)
     assert len([w for w in caught if "broken inside" in str(w.message)]) == 1

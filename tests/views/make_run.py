@@ -25,7 +25,7 @@ META = {
 _QUESTIONS = {
     "hessian": Question.SHARPNESS, "stability": Question.SHARPNESS, "weights": Question.WEIGHTS,
     "update": Question.WEIGHTS, "grad": Question.GRADIENTS, "nc1": Question.REPRESENTATION,
-    "spike": Question.STABILITY, "softmax_collapse": Question.STABILITY,
+    "samples": Question.SAMPLES, "spike": Question.STABILITY, "softmax_collapse": Question.STABILITY,
     "nc2": Question.REPRESENTATION, "nc3": Question.REPRESENTATION, "nc4": Question.REPRESENTATION,
 }  # fmt: skip
 BAND = ReferenceLine("published band 0.6–0.8", 0.6, "OUI, section 4", 0.8)
@@ -66,6 +66,15 @@ def readings(step: int, rng: np.random.Generator) -> dict[str, Reading]:
         **{f"nc2.{part}": exact(0.8 * np.exp(-0.5 * t) + 0.05 + abs(noise(0.005)))
            for part in ("norms_means", "norms_weights", "angles_means", "angles_weights")},
     }  # fmt: skip
+    samples, clean = tuple(map(str, range(24))), np.arange(24) % 6 > 0
+    margin = np.where(clean, 1 + t, -1 - 0.2 * t) + 0.01 * np.arange(24)
+    found |= {"samples.loss": exact(np.log1p(np.exp(-margin)), samples), "samples.aum": exact(margin, samples),
+              "samples.predicted": exact(np.where(clean, np.arange(24) % 10, 3.0), samples)}  # fmt: skip
+    if step == 0:
+        found["samples.inputs"] = Reading(
+            value=rng.integers(0, 256, (24, 64), np.uint8), keys=samples,
+            details={"kind": "image", "height": 8, "width": 8, "channels": 1, "labels": np.arange(24) % 10},
+        )  # fmt: skip
     if step % 20 == 0:
         ranks = tuple(str(i + 1) for i in range(5))
         found["hessian.top"] = estimate(top * 0.8 ** np.arange(5), np.full(5, 0.05), ranks)
@@ -84,7 +93,8 @@ def readings(step: int, rng: np.random.Generator) -> dict[str, Reading]:
 def descriptions() -> dict[str, Description]:
     """Return the diagnostics' own descriptions; a plain one for a name that none of them gives."""
     known = _registered()
-    return {name: known.get(name) or _described(name, reading) for name, reading in readings(20, _rng()).items()}
+    found = readings(20, _rng()) | readings(0, _rng())
+    return {name: known.get(name) or _described(name, reading) for name, reading in found.items()}
 
 
 def _registered() -> dict[str, Description]:

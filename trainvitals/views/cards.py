@@ -95,10 +95,16 @@ def show(view: RunView, item: Card) -> None:
         except Exception as error:
             _log.exception("the card %s cannot be drawn", item.names)
             st.error(f"This card cannot be drawn: {plain(error)}")
+        definitions(view, item.names)
+
+
+def definitions(view: RunView, names: Iterable[str]) -> None:
+    """Show the definitions of these metrics behind a fold."""
+    known = [view.descriptions[name] for name in names if name in view.descriptions]
+    if known:
         with st.expander("Definition"):
-            for name in item.names:
-                if name in view.descriptions:
-                    _definition(view.descriptions[name])
+            for description in known:
+                _definition(description)
 
 
 def _chart(view: RunView, item: Card) -> None:

@@ -1,0 +1,49 @@
+"""Which samples? The ones that matter most, with what they look like, and how their numbers went."""
+
+import streamlit as st
+
+from trainvitals.schema import Question
+from trainvitals.views.cards import card, definitions, grid
+from trainvitals.views.page import show_page, status_line
+from trainvitals.views.run_view import RunView
+from trainvitals.views.sample_tables import INPUTS, MEMORISED, PREDICTED, RANKINGS, USED, are_pictures, ranked
+from trainvitals.views.words import plain
+
+HIDDEN = (INPUTS, PREDICTED, MEMORISED)  # their numbers are in the tables; a chart of them says nothing more
+ROW_HEIGHT = 56
+
+
+def body(view: RunView) -> None:
+    """Show a table for each ranking that the run has numbers for, then the charts."""
+    status_line(view)
+    tables = [(ranking, rows) for ranking in RANKINGS if not (rows := ranked(view, ranking)).empty]
+    if not tables:
+        st.info("No number was recorded for single samples in this run. To record them, name \"samples\" in "
+                '`tv.watch(..., probes=[...])`, or take `probes="full"`.')  # fmt: skip
+    else:
+        st.caption("Samples are numbered by their place in the train probe, from 0.")
+    pictures = are_pictures(view)
+    for ranking, rows in tables:
+        with st.container(border=True, gap="xsmall"):
+            st.markdown(f"**{plain(ranking.title)}**")
+            st.caption(plain(ranking.summary))
+            st.dataframe(
+                rows, hide_index=True, key=f"samples-{ranking.name}", column_config=_columns(rows, pictures),
+                row_height=ROW_HEIGHT if pictures else None, width="stretch", height="content",
+            )  # fmt: skip
+    grid(view, [card(d) for d in view.metrics(Question.SAMPLES) if d.name not in HIDDEN])
+    definitions(view, [name for name in USED if name in view.descriptions and name in HIDDEN])
+
+
+def _columns(rows, pictures: bool) -> dict:
+    config: dict = {"Sample": st.column_config.NumberColumn(format="%d", width="small", pinned=True)}
+    if pictures:
+        config["Input"] = st.column_config.ImageColumn(width="small")
+    for name in ("Label", "Predicted", "Forgotten"):
+        config[name] = st.column_config.NumberColumn(format="%d", width="small")
+    for name in ("Loss", "EL2N", "Gradient norm", "Mean margin"):
+        config[name] = st.column_config.NumberColumn(format="%.3g", width="small")
+    return {name: column for name, column in config.items() if name in rows.columns}
+
+
+show_page(Question.SAMPLES, body)
