@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trainvitals.diagnostics.input_loss import InputLoss
     from trainvitals.diagnostics.linalg.hvp import HessianOperator
     from trainvitals.diagnostics.linalg.products import Products
+    from trainvitals.diagnostics.signal_sums import BranchSums, SignalSums
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class Needs(Flag):
     HVP = auto()  # Hessian-vector products on one shared double-backward graph
     GRADIENT_GRAM = auto()  # inner products of the gradients of up to 128 samples, from the same passes
     HELDOUT_FEATURES = auto()  # inputs of the classifier on the held-out probe, from its forward pass
+    SIGNALS = auto()  # sums of squares of blocks' outputs and of residual branches, from the train probe's pass
     ATTENTION = auto()  # sums over the rows of attention, by layer and head, from the train probe's forward pass
 
 
@@ -156,6 +158,10 @@ class Snapshot(Protocol):
     def unit_axes(self) -> Mapping[str, int]: ...  # of each activation: the dimension that counts its units
     @property
     def attention(self) -> Mapping[str, AttentionSums]: ...  # of each attention layer; empty where none was seen
+    @property
+    def signals(self) -> Mapping[str, SignalSums]: ...  # of each block's output
+    @property
+    def branches(self) -> Mapping[str, BranchSums]: ...  # of each residual addition; empty where none was seen
     @property
     def layer_outputs(self) -> Mapping[str, Tensor]: ...  # (N, ...) of each Linear and Conv
     @property
@@ -331,7 +337,7 @@ _COSTS = {
     Needs.PER_SAMPLE_GRADIENTS: "one gradient per sample",
     Needs.GRADIENT: "one backward pass",
     Needs.ACTIVATIONS | Needs.FEATURES | Needs.OUTPUTS | Needs.HELDOUT: "one shared forward pass",
-    Needs.HELDOUT_FEATURES | Needs.ATTENTION: "one shared forward pass",
+    Needs.HELDOUT_FEATURES | Needs.ATTENTION | Needs.SIGNALS: "one shared forward pass",
     Needs.TRAJECTORY: "copies of weights and gradients",
 }
 

@@ -24,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from trainvitals.diagnostics.feature_layers import matches
+from trainvitals.diagnostics.signal_sums import SignalSums
+from trainvitals.probes.blocks import block_names
 
 # Non-linearities with both signs of input told apart by `> 0` after them. Sigmoid and softplus are
 # positive everywhere: their pattern says nothing.
@@ -54,6 +56,7 @@ class Capture:
         layers: names and glob patterns of modules and activations whose outputs to keep as features (N, ..., D).
         utilities: sum −g·h over each unit of each activation h, g the gradient of what is differentiated inside
             `capturing()`.
+        signals: sum outputs of blocks and their squares, by channel.
     """
 
     def __init__(
@@ -64,15 +67,18 @@ class Capture:
         features: bool,
         layers: Sequence[str] = (),
         utilities: bool = False,
+        signals: bool = False,
     ) -> None:
         self._model = model
         self._keeps_activations = activations
         self._keeps_features = features
         self._layers = tuple(layers)
         self._sums_utilities = utilities
+        self._blocks = frozenset(block_names(model)) if signals else frozenset()
         self._chunks: dict[str, list[dict[str, Tensor]]] = {
             "activations": [], "layer_outputs": [], "features": [], "layers": []
         }  # fmt: skip
+        self.signals: dict[str, SignalSums] = {}  # by name of a block
         self.utilities: dict[str, Tensor | None] = {}  # (d,) by name of an activation, None where no gradient flows
         self.layer_names: tuple[str, ...] = ()  # what `layers` can name, in the order of the forward pass
         self.classifier_name: str | None = None
@@ -82,7 +88,7 @@ class Capture:
     def capturing(self, num_samples: int) -> Iterator[None]:
         """Record what a forward pass over `num_samples` samples puts out."""
         recorder = _Recorder(self._model, num_samples, self._keeps_activations, self._keeps_features, self._layers)
-        recorder.sums_utilities = self._sums_utilities
+        recorder.sums_utilities, recorder.blocks = self._sums_utilities, self._blocks
         with recorder.recording():
             yield
         for kind, found in (
@@ -93,6 +99,8 @@ class Capture:
         ):
             self._chunks[kind].append(found)
         self.layer_names = recorder.layer_names
+        for name, sums in recorder.signals.items():
+            self.signals[name] = self.signals[name] + sums if name in self.signals else sums
         for name, found in recorder.utilities.items():
             before = self.utilities.get(name)
             self.utilities[name] = found if before is None or found is None else before + found
@@ -160,6 +168,8 @@ class _Recorder(TorchFunctionMode):
         self._calls: Counter[str] = Counter()
         self._found: list[_Seen] = []
         self.sums_utilities = False
+        self.blocks: frozenset[str] = frozenset()
+        self.signals: dict[str, SignalSums] = {}
         self._modules: list[tuple[str, Tensor | None]] = []  # modules as they returned, and what is kept as features
         self.layer_outputs: dict[str, Tensor] = {}
         self.features: dict[str, Tensor] = {}
@@ -273,8 +283,15 @@ class _Recorder(TorchFunctionMode):
         if self._keeps_activations and isinstance(module, _LINEAR) and self._fits(output):
             # cloned for the same reason: `nn.ReLU(inplace=True)` writes over the convolution's output
             self.layer_outputs[_unused(name, self.layer_outputs)] = output.detach().clone()
+        if name in self.blocks:
+            self._sum_signal(name, main_tensor(output))
         if self._layers:
             self._modules.append((name, self._features_of(output) if self._wants(name) else None))
+
+    def _sum_signal(self, name: str, output: Tensor) -> None:
+        if self._fits(output) and output.is_floating_point():
+            sums = SignalSums.of(_units_last(output, self._unit_axis(output)))
+            self.signals[_unused(name, self.signals)] = sums
 
     def _features_of(self, output: Any) -> Tensor | None:
         """Return a copy of a module's output with its units last, or None if it has no row for each sample."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.input_loss import InputLoss
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.diagnostics.linalg.products import Products
+from trainvitals.diagnostics.signal_sums import BranchSums, SignalSums
 from trainvitals.probes.activations import Capture, main_tensor
 from trainvitals.probes.attention import AttentionCapture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
@@ -42,6 +43,7 @@ from trainvitals.probes.input_losses import input_losses
 from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
+from trainvitals.probes.residual_stream import ResidualCapture
 from trainvitals.probes.sample_losses import check_mean, sample_losses
 from trainvitals.probes.subject import Subject, float32_if_half
 from trainvitals.probes.unit_utilities import unit_utilities
@@ -85,14 +87,17 @@ class ModelSnapshot:
         self._needs = Needs.NOTHING
         for diagnostic in due.values():
             self._needs |= diagnostic.needs
-        self._capture, self._attention = self._new_capture(), AttentionCapture(subject.model)
+        self._start_capture()
 
-    def _new_capture(self) -> Capture:
-        return Capture(
-            self._subject.model,
+    def _start_capture(self) -> None:
+        model = self._subject.model
+        self._attention, self._residuals = AttentionCapture(model), ResidualCapture(model)
+        self._capture = Capture(
+            model,
             activations=bool(self._needs & Needs.ACTIVATIONS),
             features=bool(self._needs & Needs.FEATURES),
             layers=self._layers_of(Needs.FEATURES),
+            signals=bool(self._needs & Needs.SIGNALS),
         )
 
     def _layers_of(self, need: Needs) -> list[str]:
@@ -195,6 +200,16 @@ class ModelSnapshot:
     def attention(self) -> Mapping[str, AttentionSums]:
         self._run_train_pass()
         return self._attention.layers
+
+    @property
+    def signals(self) -> Mapping[str, SignalSums]:
+        self._run_train_pass()
+        return self._capture.signals
+
+    @property
+    def branches(self) -> Mapping[str, BranchSums]:
+        self._run_train_pass()
+        return self._residuals.branches
 
     @property
     def layer_outputs(self) -> Mapping[str, Tensor]:
@@ -415,7 +430,7 @@ class ModelSnapshot:
 
     def _run_plain_pass(self) -> None:
         self._train_chunks = []  # without what a failed pass left
-        self._capture, self._attention = self._new_capture(), AttentionCapture(self._subject.model)
+        self._start_capture()
         batch = self._subject.train
         wants_gradient = bool(self._needs & Needs.GRADIENT) and "hessian" not in vars(self)
         sums: list[Tensor] | None = None
@@ -431,8 +446,12 @@ class ModelSnapshot:
 
     def _captured(self, batch: ProbeBatch, index: int, parameters: Mapping[str, Tensor]) -> Tensor:
         self._subject.num_passes["forward"] += 1
-        seeing = self._attention.capturing() if self._needs & Needs.ATTENTION else nullcontext()
-        with seeing, self._capture.capturing(batch.sizes[index]):
+        with ExitStack() as watching:
+            if self._needs & Needs.ATTENTION:
+                watching.enter_context(self._attention.capturing())
+            if self._needs & Needs.SIGNALS:
+                watching.enter_context(self._residuals.capturing())
+            watching.enter_context(self._capture.capturing(batch.sizes[index]))
             loss, outputs = self._subject.loss_and_outputs(parameters, batch.chunks[index])
         assert self._train_chunks is not None
         self._train_chunks.append((loss.detach(), main_tensor(outputs).detach()))
