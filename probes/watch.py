@@ -29,9 +29,8 @@ from trainvitals.probes.sample_inputs import DESCRIPTION, NAME, kept_inputs
 from trainvitals.probes.schedule import Schedule, schedules_for, within_schedule
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.schema import Event, Reading, Record, Status, Verdict
-from trainvitals.store.shipped_writer import ShippedWriter, create_writer
+from trainvitals.store.resuming import Begun, begin
 from trainvitals.store.tagging import add_note, add_tags
-from trainvitals.store.writer import RunWriter
 
 DEFAULT_BUDGET = "auto"
 _DEFAULT_SHARE = 0.05  # of wall time: the price of a probe that one forgets about
@@ -59,6 +58,8 @@ def watch(
     config: Any = None,
     on_verdict: Callable[[Verdict], object] | None = None,
     alerts: Sequence[Alert] = (),
+    resume: Any = None,
+    resume_step: int | None = None,
 ) -> Watch:
     """Watch a training run. Nothing in the training loop changes, and nothing in the run does.
 
@@ -102,6 +103,10 @@ def watch(
             early, or to keep a checkpoint. What it raises comes out of `optimizer.step()`.
         alerts: from `trainvitals.alerts`; told of every alarm, once, in a thread of their own. With either of the two
             the verdicts are looked at every five seconds, or less often, so that it takes 2 % of a core at most.
+        resume: a run of the store that has ended or was killed, to go on with: its path, its id, the beginning of one,
+            its name, or "latest". Steps are counted on from its last one and an event marks the seam; what is
+            measured against the weights at the start is measured against those at the seam. `name` is not used.
+        resume_step: the step at which it goes on, if training goes back to an earlier checkpoint.
 
     Returns:
         The watch, with `.id`, `.path`, `.step`, `.log(...)`, `.tag(...)`, `.note(...)` and `.close()`.
@@ -109,7 +114,8 @@ def watch(
     Raises:
         ValueError: before training starts, for a batch that does not fit the model, a loss that is not one
             number or not the same twice, batches whose weights in the mean loss cannot be told, a model with
-            nothing to train, unknown metric names, or a folder that cannot be written.
+            nothing to train, unknown metric names, or a folder that cannot be written; for a run to go on with
+            that is not there, or that another process writes.
 
     Example:
         >>> import tempfile, torch, trainvitals as tv
@@ -142,13 +148,14 @@ def watch(
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
     descriptions |= {NAME: DESCRIPTION} if kept else {}
     meta = run_meta(subject, schedules, share, config)
-    writer = create_writer(store, run_name, meta, descriptions)
+    begun = begin(store, run_name, meta, descriptions, resume=resume, step=resume_step)
+    writer, run_name = begun.writer, begun.name
     if kept:
-        writer.append(Record(0, time.time(), kept))
+        writer.append(Record(begun.step, time.time(), kept))
     if left_out:
-        writer.event(Event(0, time.time(), "note", _left_out(left_out)))
+        writer.event(Event(begun.step, time.time(), "note", _left_out(left_out)))
     lookout = lookout_on(writer.path, run_name, alerts, keep=on_verdict is not None) if on_verdict or alerts else None
-    return Watch(subject, diagnostics, schedules, share, writer, run_name, lookout, on_verdict)
+    return Watch(subject, diagnostics, schedules, share, begun, lookout, on_verdict)
 
 
 def _left_out(diagnostics: Iterable[Diagnostic]) -> str:
@@ -172,26 +179,24 @@ class Watch:
         diagnostics: list[Diagnostic],
         schedules: Mapping[str, Schedule],
         share: float | None,
-        writer: RunWriter | ShippedWriter,
-        name: str,
+        begun: Begun,
         lookout: Lookout | None = None,
         on_verdict: Callable[[Verdict], object] | None = None,
     ) -> None:
-        self.name = name
-        self.step = 0  # optimiser steps taken
+        self.name = begun.name
+        self.step = begun.step  # optimiser steps taken
         self._subject = subject
         self._diagnostics = {d.name: d for d in diagnostics}
         self._schedules = schedules
         self._metric_names = frozenset(COST_DESCRIPTIONS).union(*(d.descriptions() for d in diagnostics))
-        self._writer = writer
+        self._writer = begun.writer
         self._started = time.perf_counter()
         self._seconds_measuring = 0.0
         bundles = {d.name: d.cost() for d in diagnostics}
         self._budget = None if share is None else Budget(share, bundles, self._started)
         self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
         self._warned: set[str] = set()
-        self._tags: list[str] = []
-        self._note = ""
+        self._tags, self._note = list(begun.tags), begun.note
         subject.products.warn = lambda message: self._warn(message, message)
         self._lookout, self._on_verdict = lookout, on_verdict
         self._handles: list[Any] = []

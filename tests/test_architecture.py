@@ -23,7 +23,7 @@ ALLOWED = {
     "trainvitals.__main__": {"trainvitals.cli"},
     "trainvitals.diagnostics": {"torch", "numpy", "scipy", "pyhessian", "trainvitals.schema"},
     "trainvitals.probes": {"torch", "numpy", "trainvitals.diagnostics", "trainvitals.schema", "trainvitals.alerts",
-                           "trainvitals.store.writer", "trainvitals.store.errors", "trainvitals.store.shipped_writer",
+                           "trainvitals.store.writer", "trainvitals.store.errors", "trainvitals.store.resuming",
                            "trainvitals.store.tagging", "trainvitals.redaction"},
     "trainvitals.store": {"numpy", "psutil", "psycopg", "trainvitals.schema", "trainvitals.redaction"},
     "trainvitals.checkpoints": {"torch", "numpy", "rich", "safetensors", "psutil", "trainvitals.diagnostics",
@@ -40,6 +40,9 @@ ALLOWED = {
                           "trainvitals.verdicts",
                           "trainvitals.store.reader", "trainvitals.store.errors", "trainvitals.schema",
                           "trainvitals.store.postgres_address"},
+    "trainvitals.integrations": {"torch", "lightning", "transformers", "accelerate"},  # and the public names
+    "trainvitals.integrations.huggingface": {"torch", "transformers", "trainvitals.integrations"},
+    "trainvitals.integrations.lightning": {"torch", "lightning", "trainvitals.integrations"},
     "trainvitals.demo": {"torch", "sklearn"},  # and the public names, as a user's script
     "trainvitals.cli": {"typer", "trainvitals.commands"},
     "trainvitals.exchange": {"numpy", "pandas", "pyarrow", "psycopg", "tensorboard", "trainvitals.run",

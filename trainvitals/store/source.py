@@ -156,8 +156,9 @@ def header_of(words: Mapping[str, Any], state: State) -> Header:
     Raises:
         KeyError: if a word that every run has is missing.
     """
+    meta = {**words["meta"], "parts": words["parts"]} if "parts" in words else words["meta"]
     return Header(
-        words["id"], words["name"], words["started"], words["meta"], words["process"], state.status, state.message,
+        words["id"], words["name"], words["started"], meta, words["process"], state.status, state.message,
         state.heartbeat, state.last_step, state.num_records, state.num_points, state.num_dropped,
         tuple(str(tag) for tag in words.get("tags", ())), str(words.get("note", "")),
     )  # fmt: skip

@@ -27,6 +27,7 @@ from trainvitals.store.errors import StoreError
 from trainvitals.store.intake import num_array_bytes
 from trainvitals.store.opening import OpenRun, begin_run, continue_run
 from trainvitals.store.saving import Saver, Word
+from trainvitals.store.source import read_words
 from trainvitals.store.state import State
 
 FLUSH_SECONDS = 0.5  # a reader sees a point within this time; twice a second costs the disk nothing
@@ -106,14 +107,15 @@ class RunWriter:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], descriptions: Mapping[str, Description], *,
-               step: int | None = None, max_records: int = MAX_RECORDS,
-               flush_seconds: float = FLUSH_SECONDS) -> RunWriter:  # fmt: skip
+               step: int | None = None, meta: Mapping[str, Any] | None = None,
+               max_records: int = MAX_RECORDS, flush_seconds: float = FLUSH_SECONDS) -> RunWriter:  # fmt: skip
         """Go on with a run that has ended or was killed; an event marks the seam.
 
         Args:
             path: of the run's file.
             descriptions: of the metrics to come; those of the same name are replaced.
             step: at which training goes on; where the run ended if left out.
+            meta: what is known of this part of the run; kept beside that of the first, under "parts".
             max_records: how many may wait in the queue.
             flush_seconds: between saves.
 
@@ -121,9 +123,12 @@ class RunWriter:
             StoreError: if the run cannot be written, or another process writes it.
         """
         opened, before = continue_run(Path(path))
+        parts = read_words(opened.rows.connection, ("parts",)).get("parts", [])
         writer = cls(opened, max_records=max_records, flush_seconds=flush_seconds)
         writer.resumed_at = (before.last_step or 0) if step is None else step
         writer.describe(descriptions)
+        if meta is not None:
+            writer.header("parts", [*parts, {"step": writer.resumed_at, "started": time.time(), **meta}])
         writer.event(Event(writer.resumed_at, time.time(), "resumed", _seam(before, writer.resumed_at)))
         return writer
 
