@@ -94,10 +94,7 @@ class ResidualShare(Diagnostic):
     summary = "How much each layer adds to the residual stream, beside what is there already."
     formula = r"\operatorname{rms} f(x) \big/ \operatorname{rms} x"
     undefined = "No residual addition seen in the forward pass; one whose stream is zero, or holds NaN or Inf."
-    source = (
-        "Gupta et al. 2025, Lifelong Sequential Knowledge Editing without Model Degradation (norm of a layer's output "
-        f"in the residual stream); {_SOURCE}"
-    )
+    source = f"{_SOURCE}, there the variance at the end of a branch; the ratio is our choice"
     needs = Needs.SIGNALS
     tier = Tier.FULL
     interval = 100

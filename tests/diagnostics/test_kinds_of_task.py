@@ -14,7 +14,8 @@ WHAT = ["rank", "features", "units", "cka", "cka.layers", "knn_purity", "probe",
         "heldout", "per_group", "grad.per_group", "adv", "mce", "temperature", "kl_drift", "margin.normalized",
         "mia.fpr", "grokking_delay", "loss.movers", "feature.response", "ntk", "jacobian.spectrum", "lipschitz",
         "weights.distribution", "weights.histogram", "weights.wasserstein", "weights.r99", "weights.steady",
-        "weights.rms_inf", "grad.spike", "data.passes"]  # fmt: skip
+        "weights.rms_inf", "grad.spike", "data.passes",
+        "accuracy.train", "nc", "cone", "fisher_ratio", "neco", "attention", "signal", "residual"]  # fmt: skip
 N = 24
 GROUPS = [i % 2 for i in range(N)]
 OPTIONS = {"per_group": {"groups": GROUPS, "heldout_groups": GROUPS}, "grad.per_group": {"groups": GROUPS},
@@ -152,8 +153,9 @@ def test_the_same_weights_give_the_same_numbers(task):
         ("regression", ["rank.effective", "units.dead", "grand", "mia_auc", "id.local", "first_bad"]),
         ("multi-label", ["rank.effective", "units.dead", "grand", "mia_auc"]),
         ("autoencoder", ["rank.participation", "grand", "mia_auc"]),
-        ("segmentation", ["logit.scale.mean", "logit.z.mean", "units.dead", "mia_auc"]),
-        ("tokens", ["logit.scale.mean", "units.dead"]),
+        ("segmentation", ["logit.scale.mean", "logit.z.mean", "units.dead", "mia_auc", "accuracy.train", "nll.train"]),
+        ("tokens", ["logit.scale.mean", "units.dead", "accuracy.train", "nll.train", "margin.lowest",
+                    "ece.heldout", "softmax_collapse", "rank.effective", "knn_purity", "probe.knn", "cone"]),
         ("label smoothing", ["nll.train", "mia_auc", "per_class.loss_train", "probe.linear"]),
         ("probabilities", ["nll.train", "el2n", "softmax_collapse"]),
         ("recurrent", ["rank.effective", "mia_auc", "grand", "adv.gap", "lipschitz.largest"]),

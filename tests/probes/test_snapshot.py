@@ -35,7 +35,8 @@ class CountingMLP(nn.Module):
 CALLS: list[int] = []
 # Passes at other weights, or with a graph of their own, that no other diagnostic could share.
 OWN_PASSES = {"sam": 1, "asam": 1, "noise_sensitivity": 16 * 3 * 2, "fisher.top": 1, "flatness.first_order": 1,
-              "units.utility.mean": 1, "ggn.residual": 1}  # whose Gauss-Newton matrix `ggn.top` and `ggn.trace` share  # fmt: skip
+              "units.utility.mean": 1,
+              "ggn.residual": 1}  # whose Gauss-Newton matrix `ggn.top` and `ggn.trace` share  # fmt: skip
 CLASS_PASSES = [6, 7, 7]  # `hessian.per_class`, on the samples of each class
 SCALE_PASSES = 10  # `effective_lr` on copies of the model: which weights' scale it does not see
 
