@@ -66,6 +66,45 @@ def test_nc1_equals_numpys_pseudo_inverse_when_its_cut_is_at_the_rank():
     assert measured(h, y, W)["nc1"].value == pytest.approx(expected, rel=1e-9)
 
 
+def as_in_the_papers_notebook(h, y, W):
+    """Papyan, Han, Donoho 2020 published a notebook; its formulas, written anew with matrices, for equal classes."""
+    h, W = torch.tensor(h), torch.tensor(W)
+    C, num = len(W), len(h)
+    M = torch.stack([h[torch.tensor(y) == c].mean(0) for c in range(C)], 1)  # (D, C)
+    centred = M - M.mean(1, keepdim=True)
+    deviations = h.T - M[:, y]
+    within, between = deviations @ deviations.T / num, centred @ centred.T / C
+    U, sigma, _ = torch.linalg.svd(between)
+    inverse = U[:, : C - 1] @ torch.diag(1 / sigma[: C - 1]) @ U[:, : C - 1].T
+
+    def coherence(V):
+        G = V.T @ V + 1 / (C - 1)
+        return float((G - torch.diag(torch.diag(G))).abs().sum() / (C * (C - 1)))
+
+    def spread(V):
+        return float(V.norm(dim=0).std() / V.norm(dim=0).mean())  # of C − 1 degrees of freedom, as torch has it
+
+    nearest = torch.cdist(h, M.T).argmin(1)
+    return {
+        "times_c": float(torch.trace(within @ inverse)),
+        "nc2.norms_means": spread(centred), "nc2.norms_weights": spread(W.T),
+        "nc2.angles_means": coherence(centred / centred.norm(dim=0)),
+        "nc2.angles_weights": coherence(W.T / W.T.norm(dim=0)),
+        "nc3": float((W.T / W.norm() - centred / centred.norm()).norm() ** 2),
+        "nc4": 1 - float((nearest == (h @ W.T).argmax(1)).double().mean()),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("C", [3, 4, 7])
+def test_classes_of_one_size_give_the_numbers_of_the_papers_notebook(C):
+    given = problem(C, 9, (6,) * C, seed=C)
+    found, expected = measured(*given), as_in_the_papers_notebook(*given)
+    assert found["nc1"].details["times_c"] == pytest.approx(expected.pop("times_c"), rel=1e-9)
+    for name, value in expected.items():  # our spread is the population's: C degrees of freedom
+        factor = np.sqrt((C - 1) / C) if "norms" in name else 1.0
+        assert found[name].value == pytest.approx(factor * value, rel=1e-9, abs=1e-12), name
+
+
 def test_float32_agrees():
     given = problem()
     expected = collapse(*given)

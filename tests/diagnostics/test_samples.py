@@ -47,7 +47,7 @@ def test_wrong_labels_are_at_the_bottom_of_the_ranking():
     given = y.clone()
     given[wrong] = (y[wrong] + 1) % 3
     model, diagnostic = torch.nn.Linear(5, 3), Samples()
-    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
     for _ in range(60):
         optimizer.zero_grad()
         F.cross_entropy(model(x), given).backward()

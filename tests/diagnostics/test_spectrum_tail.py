@@ -120,3 +120,33 @@ def test_a_small_layer_is_left_out_beside_a_large_one():
     reading = SpectrumTail().measure(FakeSnapshot(parameters=weights))["value"]
     assert reading.keys == ("large",)
     assert reading.details["left_out"] == {"small": "1 eigenvalues, a tail needs 50"}
+
+
+def scaled_rows():
+    rows = pareto(120, 2.0, 5)[:, None]
+    return np.linalg.svd((np.random.default_rng(4).random((120, 120)) - 0.5) * rows, compute_uv=False) ** 2 / 120
+
+
+def random_matrix():
+    return np.linalg.svd(np.random.default_rng(3).random((100, 150)) - 0.5, compute_uv=False) ** 2 / 150
+
+
+# α, its error and x_min as weightwatcher 0.7.7 gave them (`WW_powerlaw.pl_fit`, defaults) on the same values. It is no
+# dependency: it pins packages of its own. It takes D from one side of the steps of S alone, so its tail may begin
+# elsewhere; where it begins at the same value, the exponents are the same.
+@pytest.mark.parametrize(
+    ("spectrum", "alpha", "error", "x_min"),
+    [
+        (lambda: pareto(200, 2.5, 1), 2.7609625722587867, 0.16790119337104412, 1.5296348688522088),
+        (lambda: pareto(300, 4.0, 2), 3.8982764755364667, 0.16733207033369388, 1.0036996647200649),
+        (random_matrix, 6.326961385153711, 1.3317403462884279, 0.16728942429944013),
+        (scaled_rows, 1.3940499804428879, 0.047438043054047724, 0.1513011265999654),
+    ],
+    ids=["power law", "steep power law", "random matrix", "rows of power-law lengths"],
+)
+def test_the_exponent_is_that_of_weightwatcher_within_its_own_error(spectrum, alpha, error, x_min):
+    fit = fit_power_law(spectrum())
+    assert abs(fit.exponent - alpha) <= error
+    if fit.x_min == pytest.approx(x_min, rel=1e-9):
+        assert fit.exponent == pytest.approx(alpha, rel=1e-9)
+        assert fit.error == pytest.approx(error, rel=1e-9)
