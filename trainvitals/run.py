@@ -289,11 +289,12 @@ class Run:
     def verdicts(self) -> list[Verdict]:
         """Return what is to be said of the run, one verdict a condition, the worst first: `trainvitals.verdicts`.
 
-        Asked again, it reads what has come since; nothing new costs one look at the file's header.
+        Asked again, it is judged anew if points have come since; nothing new costs one look at the file's header.
         """
         header = self._header()
         if self._judged is None or self._judged[0] != header.num_points:
-            self._judged = header.num_points, tuple(judge(RunFacts(StoreSource(self._open()))))
+            with self._open().held() as reader:
+                self._judged = header.num_points, tuple(judge(RunFacts(StoreSource(reader))))
         return list(self._judged[1])
 
     def events(self) -> pd.DataFrame:

@@ -56,6 +56,16 @@ def test_unknown_names_have_nothing(stored):
         assert source.details("nothing") == {}
 
 
+def test_a_held_reader_sees_one_moment(tmp_path):
+    writer = RunWriter.create(tmp_path, "a", {}, {})
+    writer.append(Record(0, 0.0, scalars={"mine": 1.0}))
+    writer.close(Status.FINISHED)
+    with RunReader(writer.path).held() as reader:
+        first = StoreSource(reader)
+        assert first.numbers("mine").value.tolist() == [1.0]
+        assert first.names() == {"mine"}
+
+
 def test_many_vectors_are_sampled_over_the_run_with_its_last(tmp_path):
     writer = RunWriter.create(tmp_path, "a", {}, {})
     n = 5 * MOST_VECTORS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,12 @@ class RunReader:
     def __init__(self, where: str | os.PathLike[str] | OpenSource) -> None:
         self.path = Path() if callable(where) else Path(where)
         self._open: OpenSource = where if callable(where) else partial(open_file, self.path)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[RunReader]:
+        """Yield a reader of this moment: one transaction for all its calls, for who makes many and is soon done."""
+        with self._open() as source:
+            yield RunReader(lambda: contextlib.nullcontext(source))
 
     def header(self) -> Header:
         """Return what is known of the run as a whole.
