@@ -50,10 +50,9 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     rise = log_loss - level
     noise = _noise_before(rise)
     high = (rise > _Z * noise) & (rise > _RISE) & (loss.value - np.exp(level) > 0.02 * reference)
-    high[: WINDOW // 2] = False
+    high[:WINDOW] = False  # the noise is not known yet
     if is_batch:
-        also = rise > 0.5 * _Z * noise
-        beside = np.append(also[1:], False) | np.insert(also[:-1], 0, False)
+        beside = np.append(high[1:], False) | np.insert(high[:-1], 0, False)
         high &= beside | (loss.value > 1.5 * reference)
     found = list(_grouped(loss, log_loss, level, np.flatnonzero(high)))
     return [] if len(found) > max(3, _COMMON * len(loss)) else found
@@ -66,9 +65,13 @@ def _level_before(y: Floats) -> Floats:
 
 
 def _noise_before(rise: Floats) -> Floats:
-    """Return the robust deviation of the rises among the 2·`WINDOW` + 1 points before each, (n,)."""
+    """Return the robust deviation of the rises among the 2·`WINDOW` + 1 points before each, (n,).
+
+    It is taken from their own median, which is not 0 where the loss falls.
+    """
     width = 2 * WINDOW + 1
-    middle = median_filter(np.abs(rise), size=width, mode="nearest", origin=width // 2) / 0.6745
+    around = median_filter(rise, size=width, mode="nearest", origin=width // 2)
+    middle = median_filter(np.abs(rise - around), size=width, mode="nearest", origin=width // 2) / 0.6745
     return np.maximum(np.concatenate([middle[:1], middle[:-1]]), 0.01)
 
 
