@@ -315,6 +315,11 @@ class GradientNoiseScale(Diagnostic):
         details = {"trace_covariance": trace, "gradient_norm_squared": square, **words}
         return Reading(value=trace / square, error=error, details=details)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a measurement depends on the ones before it: only with an average over time."""
+        return self.ema_decay > 0
+
     def _averaged(self, now: NoiseAndSignal) -> NoiseAndSignal:
         d = self.ema_decay
         self._trace = d * self._trace + (1 - d) * now.trace

@@ -54,7 +54,7 @@ ALLOWED = {
                              "trainvitals.store.shipping", "trainvitals.store.shipped_writer", "trainvitals.exchange",
                              "trainvitals.store.postgres_address", "trainvitals.store.postgres_connection",
                              "trainvitals.store.postgres_schema", "trainvitals.annotating",
-                             "trainvitals.run_table", "psycopg"},
+                             "trainvitals.run_table", "trainvitals.checkpoints.progress_bar", "psycopg"},
 }  # fmt: skip
 
 

@@ -17,6 +17,23 @@ _MAY_BE_ABSENT = ("num_batches_tracked",)  # torch itself fills it in for old ch
 def fit(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     """Copy weights into a model, whose dtypes and devices stay as they are.
 
+    Raises:
+        CheckpointError: as `matched`; the model is then as it was.
+    """
+    put(model, matched(model, weights, where).items())
+
+
+def put(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy tensors into the model's by name, one after the other."""
+    own = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in weights:
+            own[name].copy_(tensor)
+
+
+def matched(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return weights under the model's names.
+
     Names must be the model's, all of them and no others, except that a prefix that all of the model's have
     (`model.` in Lightning's files) is taken off, and what lies beside that prefix is let be. A tied parameter
     that the file has once is enough.
@@ -40,9 +57,7 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
             "architecture or another size: build the model as it was trained"
         )
     check_finite(found, where)
-    with torch.no_grad():
-        for name, tensor in found.items():
-            own[name].copy_(tensor)
+    return found
 
 
 def check_finite(weights: Mapping[str, Tensor], where: str) -> None:

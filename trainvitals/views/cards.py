@@ -29,6 +29,7 @@ class Card:
     draw: Callable[[RunView, str], go.Figure]  # of the run and the revision that keeps the zoom
     wide: bool = False  # over both columns
     needs_all: bool = False  # drawn only when every metric is there; one is enough by default
+    over_steps: bool = True  # whether its horizontal axis is that of steps, where onsets are marked
 
     def is_recorded(self, view: RunView) -> bool:
         """Whether the run holds what the card draws."""
@@ -121,7 +122,7 @@ def _chart(view: RunView, item: Card) -> None:
     def drawn() -> go.Figure:
         return charts.with_onsets(item.draw(view, what), onsets, view.span)
 
-    onsets = view.onsets if _has_step_axis(view, recorded) else ()
+    onsets = view.onsets if item.over_steps and _has_step_axis(view, recorded) else ()
     figure = view.once(f"figure {what}", (view.token(*recorded), view.span, view.window, onsets), drawn)
     st.plotly_chart(figure, key=f"chart-{what}", config=CHART_CONFIG, alt=plain(item.title))
     if reasons:

@@ -23,6 +23,7 @@ ORDER = (  # file, title, icon, path in the address; a test compares the files w
     ("what_has_it_learned.py", "What has it learned?", ":material/hub:", "representation"),
     ("which_weights_grow.py", "Which weights grow?", ":material/trending_up:", "weights"),
     ("which_samples.py", "Which samples?", ":material/image_search:", "samples"),
+    ("checkpoints.py", "Checkpoints", ":material/route:", "checkpoints"),
 )
 TIGHTER = """<style>
 .stMainBlockContainer {padding: 4rem 2rem 2rem 2rem;}

@@ -64,9 +64,14 @@ def _refuse(error: Exception, where: str) -> None:
     text = str(error)
     asked = _ASKED_FOR.search(text)
     is_script = "TorchScript" in text
-    if not asked and not is_script and "Unsupported operand" not in text:
+    if asked:
+        what = f"a pickle that asks for {asked.group(1)!r}"
+    elif is_script:
+        what = "a TorchScript program"
+    elif isinstance(error, pickle.UnpicklingError):
+        what = "a damaged file or a pickle of another kind"
+    else:
         return
-    what = "a TorchScript program" if is_script else f"a pickle that asks for {asked.group(1) if asked else 'code'!r}"
     raise CheckpointError(
         f"expected tensors and plain values only, got {what} in {where}; it was refused and not executed: if you "
         "trust its origin, load it once where it was made and save the weights alone, "
