@@ -30,12 +30,11 @@ class NeuralCollapse(Condition):
     def judge(self, run: RunFacts) -> Judgement:
         """Return `watch` when the data is fitted, NC1 is small, and most of the others agree."""
         first = run.need("nc1", 4)
-        fitted = Sign(
-            run.need("accuracy.train", 4), 0.989, ABOVE, f"{_PAPYAN}: the terminal phase begins at no train error",
-            "the train probe is fitted", release=0.97, reliability=0.3,
-        )  # fmt: skip
+        accuracy, terminal = run.need("accuracy.train", 4), f"{_PAPYAN}: the terminal phase begins at no train error"
+        fitted = Sign(accuracy, 0.989, ABOVE, terminal, "the train probe is fitted", release=0.97, reliability=0.3)
+        unfitted = Sign(accuracy, 0.97, BELOW, terminal, "the train probe is not fitted", release=0.989)
         within = Sign(first, 0.1, BELOW, _BANK, "the features of a class nearly meet in one point (NC1)",
-                      release=0.15, reliability=0.7)  # fmt: skip
+                      release=0.15, reliability=0.7, starts="crossing")  # fmt: skip
         geometry = [
             Sign(run.series("nc2.norms_means"), 0.15, BELOW, _BANK, "the class means lie equally far out (NC2)",
                  release=0.2, reliability=0.4),
@@ -51,7 +50,7 @@ class NeuralCollapse(Condition):
             raise Unmeasured(*(run.why_missing(name) for name in self.reads[2:] if not run.series(name)))
         missing = [run.why_missing(name) for name in self.reads[2:] if not run.series(name)]
         needed = 2 + max(2, len(measured) - 1)
-        found = weigh([within, fitted, *measured], watch=needed, alarm=99, leading=[within])
+        found = weigh([within, fitted, *measured], watch=needed, alarm=99, leading=[within], against=[unfitted])
         return found.judgement(
             "The features have collapsed to one point a class", "The features have not collapsed", missing
         )

@@ -60,9 +60,8 @@ class WeightNormGrowth(Condition):
         ]  # fmt: skip
         thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1)
         found = weigh([large, alone, *more], watch=2, alarm=2, leading=[large, alone], against=[thrown])
-        which = odd.key if alone.holds and not large.holds else "The weights"
         return found.judgement(
-            f"{which} grow out of proportion" if which != odd.key else f"{which} grows out of proportion",
+            f"{odd.key} grows out of proportion" if alone.holds else "The weights grow out of proportion",
             f"The weights are {grown.last:.2g} times their size at the start",
         )
 
