@@ -19,6 +19,7 @@ from trainvitals.store.codec import Frames, encode_arrays, round_time
 from trainvitals.store.interning import Interned
 from trainvitals.store.schema_sql import Field
 
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 MAX_DETAIL_NUMBERS = 65_536  # of a 1-D array in details: a grid or a histogram fits, eigenvectors do not
 MAX_LIST = 64  # numbers of a list that JSON holds; a longer one becomes an array
 MAX_DETAIL_CHARACTERS = 4096  # of a detail as JSON
@@ -43,8 +44,11 @@ class Intake:
 
     def add(self, record: Record) -> None:
         """Take one record in."""
+        step, time = record.step, record.time
         try:
-            step, time = int(np.int64(record.step)), float(record.time)
+            if type(step) is not int or not _LOWEST <= step <= _HIGHEST:
+                step = int(np.int64(step))
+            time = float(time)
         except (TypeError, ValueError, OverflowError) as error:
             self._reject(f"step {record.step!r}", error, len(record.scalars) + len(record.readings))
             return
@@ -54,7 +58,10 @@ class Intake:
             columns, numbers = tuple(record.scalars), tuple(record.scalars.values())
             self.num_points += len(columns)
         if columns:
-            self._rows.setdefault(columns, []).append((self.next_seq, step, time, numbers))
+            rows = self._rows.get(columns)
+            if rows is None:
+                rows = self._rows[columns] = []
+            rows.append((self.next_seq, step, time, numbers))
         self.next_seq += 1
         self.last_step = step
 
