@@ -104,7 +104,7 @@ class Evaluation:
         """
         scores, targets = self._pairing.scores, self._pairing.targets
         grid = tuple(targets.shape)
-        places = (targets.flatten() != IGNORED).nonzero().flatten() if len(grid) > 1 else torch.arange(grid[0])
+        places = (targets.flatten() != IGNORED).nonzero().flatten() if len(grid) > 1 else torch.arange(len(targets))
         if len(grid) > 1:
             places = drawn(places, max(64, min(_MAX_CASES, _MAX_ENTRIES // scores.shape[-1])))
         places = places.to(scores.device)

@@ -177,7 +177,7 @@ class FeatureView:
         return self._of(self._snapshot.heldout_layer_features)
 
     def _of(self, layers: Mapping[str, Tensor]) -> Tensor:
-        if self._layer not in layers:
+        if self._layer is None or self._layer not in layers:
             raise Missing("its outputs have no row for each sample, or differ in shape between the probe's batches")
         return layers[self._layer]
 
@@ -210,7 +210,7 @@ def chosen(patterns: Sequence[str], names: Sequence[str]) -> tuple[list[str], di
     >>> chosen(["fc*", "conv1"], ["conv", "fc1", "fc2"])
     (['fc1', 'fc2'], {'conv1': 'no layer has this name; near ones are conv, fc1'})
     """
-    known = [*names, *([LAST] if LAST not in names else [])]
+    known = [*names, *([LAST] if LAST in patterns and LAST not in names else [])]
     found = [name for name in known if any(matches(name, pattern) for pattern in patterns)]
     left_out = {}
     for pattern in patterns:

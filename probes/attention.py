@@ -123,8 +123,9 @@ class _Recorder(TorchFunctionMode):
         query, key = query.detach(), key.detach()
         if enable_gqa:
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-        if hasattr(attn_mask, "_materialize"):  # torch.nn.attention.bias: a mask that is not there until it is needed
-            attn_mask = attn_mask._materialize(query.device)
+        materialize = getattr(attn_mask, "_materialize", None)
+        if materialize is not None:  # of torch.nn.attention.bias: a mask that is not there until it is needed
+            attn_mask = materialize(query.device)
         lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
         query, key = (x.expand(*lead, *x.shape[-2:]) for x in (query, key))
         shape = (*lead, query.shape[-2], key.shape[-2])

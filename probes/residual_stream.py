@@ -91,7 +91,7 @@ class _Recorder(TorchFunctionMode):
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if name in _ADDITIONS and len(operands) == 2:
-            self._see_addition(*operands, kwargs)  # before it is made: it may write over the stream
+            self._see_addition(operands[0], operands[1], kwargs)  # before it is made: it may write over the stream
         known = [self._origins[x] for x in operands if x in self._origins]
         output = func(*args, **kwargs)
         for result in tree_leaves(output):
