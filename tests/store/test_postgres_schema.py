@@ -87,15 +87,18 @@ def test_a_later_migration_keeps_what_is_there(address, run):
 
 def test_programs_that_start_at_once_migrate_once(address):
     failures = []
+    all_ready = threading.Barrier(12)
 
     def start():
         try:
             with connect(address) as db:
+                assert schema.version_of(db) == 0  # from here on its server process remembers that there is nothing
+                all_ready.wait(30)
                 schema.migrate(db, "here")
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=start) for _ in range(6)]
+    threads = [threading.Thread(target=start) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:

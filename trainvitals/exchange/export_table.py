@@ -101,19 +101,24 @@ def _part(run: Run, name: str, missing: pd.DataFrame, start: int | None, stop: i
     has_value = np.concatenate([np.ones(len(points), bool), np.zeros(len(absent), bool)])
     none = np.full(len(absent), np.nan)
     table = pd.DataFrame({
-        "run": np.full(len(has_value), run.id, object),
-        "metric": np.full(len(has_value), name, object),
+        "run": _objects(np.full(len(has_value), run.id, object)),
+        "metric": _objects(np.full(len(has_value), name, object)),
         "step": np.concatenate([points["step"], absent["step"]]).astype(np.int64),
         "time": np.concatenate([points["time"], absent["time"]]).astype(np.float64),
-        "key": np.concatenate([points["key"].to_numpy(object), np.full(len(absent), "", object)]),
+        "key": _objects(points["key"].to_numpy(object), np.full(len(absent), "", object)),
         "value": np.concatenate([points["value"], none]),
         "error": np.concatenate([points["error"], none]),
-        "converged": np.concatenate([points["converged"].to_numpy(object), np.full(len(absent), None, object)]),
+        "converged": _objects(points["converged"].to_numpy(object), np.full(len(absent), None, object)),
         "seconds": np.concatenate([points["seconds"], np.zeros(len(absent))]),
-        "missing": np.concatenate([np.full(len(points), None, object), absent["reason"].to_numpy(object)]),
+        "missing": _objects(np.full(len(points), None, object), absent["reason"].to_numpy(object)),
         "has_value": has_value,
-    }).astype({"run": object, "metric": object, "key": object, "missing": object})  # fmt: skip
+    })  # fmt: skip
     return table.sort_values("step", kind="stable", ignore_index=True) if len(absent) else table
+
+
+def _objects(*parts: np.ndarray) -> pd.Series:
+    """Return a column of objects as they are: pandas would guess a type, and make NaN of None."""
+    return pd.Series(np.concatenate(parts), dtype=object)
 
 
 def _to_parquet(run: Run, path: Path) -> int:

@@ -26,14 +26,15 @@ def density_of(bins: np.ndarray) -> Reading | None:
     total = count.sum()
     if not total > 0 or not math.isfinite(total):
         return None
-    width = right - left
+    with np.errstate(over="ignore"):
+        width = right - left
     used = count > 0
     first, last = np.flatnonzero(used)[[0, -1]]
     left, right, count, width = (part[first : last + 1] for part in (left, right, count, width))
     usual = np.median(width[(width > 0) & np.isfinite(width) & (np.abs(width) < 1e300)]) if len(width) else np.nan
     usual = usual if usual > 0 else 1.0
     is_odd = ~((width > 0) & (np.abs(width) < 1e300))
-    middle = np.where(is_odd, np.where(np.abs(left) < 1e300, left, right), left + 0.5 * width)
+    middle = np.where(is_odd, np.where(np.abs(left) < 1e300, left, right), left + 0.5 * np.where(is_odd, 0.0, width))
     density = count / total / np.where(is_odd, usual, width)
     return Reading(density, details={"grid": middle, "num_samples": float(total)})
 

@@ -7,11 +7,12 @@ and two programs that start at once migrate one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import Connection, errors
+from psycopg import Connection, Error, errors
 
 from trainvitals.store.errors import NewerSchemaError, StoreError
 
@@ -150,14 +151,14 @@ def migrate(connection: Connection[Any], shown_address: str, migrations: Sequenc
         StoreError: if this role may not make tables.
     """
     try:
-        for number in range(1, len(migrations) + 1):
-            with connection.transaction():
-                connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
-                if version_of(connection) >= number:
-                    continue
-                _begin(connection)
-                migrations[number - 1](connection)
-                connection.execute("INSERT INTO trainvitals.version VALUES (%s)", (number,))
+        with _alone(connection):
+            for number in range(1, len(migrations) + 1):
+                with connection.transaction():
+                    if version_of(connection) >= number:
+                        continue
+                    _begin(connection)
+                    migrations[number - 1](connection)
+                    connection.execute("INSERT INTO trainvitals.version VALUES (%s)", (number,))
     except errors.InsufficientPrivilege as error:
         raise StoreError(
             f"expected a role that may make tables, got {error} in {shown_address}; "
@@ -167,6 +168,21 @@ def migrate(connection: Connection[Any], shown_address: str, migrations: Sequenc
     if version > len(migrations):
         check_version(connection, shown_address)
     return version
+
+
+@contextlib.contextmanager
+def _alone(connection: Connection[Any]) -> Iterator[None]:
+    """Hold the lock of migrations.
+
+    It is the session's and taken before the transaction: a transaction that waits for it would look names up
+    in what its server process remembers from before, and make the tables again that another has made meanwhile.
+    """
+    connection.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Error):  # the connection is gone, and the lock with it
+            connection.execute("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
 
 
 def _begin(connection: Connection[Any]) -> None:
@@ -184,8 +200,7 @@ def grant_roles(connection: Connection[Any]) -> bool:
     may only read.
     """
     try:
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        with _alone(connection), connection.transaction():
             for role in (WRITER, READER):
                 row = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
                 if row is None:
