@@ -24,11 +24,18 @@ from pathlib import Path
 
 import torch
 import verdict_bank
-from verdict_bank.setting import FOR_REPORT, FOR_THRESHOLDS, Setting
+from verdict_bank.setting import FOR_REPORT, FOR_THRESHOLDS, Setting, Truth
 from verdict_bank.training import Entry, train
 
 FOLDER = Path(__file__).parent / ".bank"
-QUICK = ("mixture-gd", "mixture-overlapping-wide", "over-mixture-logs", "large-adam", "small-regression", "poisoned-mlp")
+QUICK = (
+    "mixture-gd",
+    "mixture-overlapping-wide",
+    "over-mixture-logs",
+    "large-adam",
+    "small-regression",
+    "poisoned-mlp",
+)
 
 
 def settings() -> list[Setting]:
@@ -74,14 +81,33 @@ def generate(folder: Path, jobs: int, wanted: Sequence[str] = ()) -> None:
     """
     (folder / "entries").mkdir(parents=True, exist_ok=True)
     tasks = [
-        (s.name, seed, str(folder)) for s in sorted(settings(), key=lambda s: s.half == FOR_REPORT) for seed in s.seeds
+        (s.name, seed, str(folder))
+        for s in sorted(settings(), key=lambda s: s.half == FOR_REPORT)
+        for seed in s.seeds
         if not _entry_path(folder, s, seed).exists() and (not wanted or s.name.startswith(tuple(wanted)))
-    ]  # fmt: skip
+    ]
     if not tasks:
         return
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for i, line in enumerate(pool.imap_unordered(_safely, tasks), start=1):
             print(f"[{i}/{len(tasks)}] {line}", flush=True)
+
+
+def relabel(folder: Path) -> None:
+    """Compute the labels of all runs anew from the truth that was measured beside them, as after a better labelling."""
+    by_name = {s.name: s for s in settings()}
+    for path in sorted((folder / "entries").glob("*.json")):
+        entry = Entry.from_json(path.read_text())
+        setting = by_name.get(entry.setting)
+        if setting is None or entry.seed not in setting.seeds:
+            path.unlink()  # no longer in the bank
+            continue
+        torch.manual_seed(entry.seed)
+        labels = setting.make(entry.seed).label(Truth(dict(entry.truth)))
+        marks = {"quiet": tuple(sorted(setting.quiet)), "unjudged": tuple(sorted(setting.unjudged))}
+        path.write_text(
+            replace(entry, labels=labels, half=setting.half, is_healthy=setting.is_healthy, **marks).to_json()
+        )
 
 
 def _safely(task: tuple[str, int, str]) -> str:
@@ -100,7 +126,7 @@ def load(folder: Path, half: str | None = None) -> list[Entry]:
 def main() -> None:
     """Read the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["all", "generate", "evaluate", "report"], default="all")
+    parser.add_argument("what", nargs="?", choices=["all", "generate", "relabel", "evaluate", "report"], default="all")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the bank (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--only", nargs="*", default=[], help="settings whose name begins with one of these")
@@ -111,6 +137,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what in ("all", "generate"):
         generate(arguments.folder, arguments.jobs, arguments.only)
+    if arguments.what == "relabel":
+        relabel(arguments.folder)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ def split(x: Tensor, y: Tensor, num_train: int, num_heldout: int, wrong_share: f
     return Split((x[:num_train], train_y), (x[num_train:rest], y[num_train:rest]), (x[rest:], y[rest:]), is_wrong)
 
 
-def digits(num_train: int, seed: int, wrong_share: float = 0.0, num_heldout: int = 300, as_images: bool = False) -> Split:
+def digits(
+    num_train: int, seed: int, wrong_share: float = 0.0, num_heldout: int = 300, as_images: bool = False
+) -> Split:
     """Return digits (N, 64) or (N, 1, 8, 8) with pixels in [0, 1]."""
     bunch: Any = load_digits()
     x = torch.tensor(bunch.images, dtype=torch.float32) / 16
@@ -51,9 +53,17 @@ def digits(num_train: int, seed: int, wrong_share: float = 0.0, num_heldout: int
 
 
 def blobs(
-    num_classes: int, dim: int, num_train: int, seed: int, *, spread: float = 1.0, distance: float = 3.0,
-    parts: int = 1, wrong_share: float = 0.0, counts: tuple[int, ...] | None = None,
-) -> Split:  # fmt: skip
+    num_classes: int,
+    dim: int,
+    num_train: int,
+    seed: int,
+    *,
+    spread: float = 1.0,
+    distance: float = 3.0,
+    parts: int = 1,
+    wrong_share: float = 0.0,
+    counts: tuple[int, ...] | None = None,
+) -> Split:
     """Return Gaussian classes of `parts` clusters each, centres of norm `distance`, noise of norm about `spread`√dim.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,8 +9,20 @@ from torch import Tensor, nn
 from verdict_bank.data import Split, blobs, digits
 from verdict_bank.models import mlp
 from verdict_bank.setting import (
-    FIRED, FOR_REPORT, FOR_THRESHOLDS, Batch, Expected, Labels, Training, Truth, adamw, faulty, look_alike, of, sgd,
-)  # fmt: skip
+    FIRED,
+    FOR_REPORT,
+    FOR_THRESHOLDS,
+    Batch,
+    Expected,
+    Labels,
+    Training,
+    Truth,
+    adamw,
+    faulty,
+    look_alike,
+    of,
+    sgd,
+)
 from verdict_bank.truths import slack
 
 
@@ -50,11 +60,21 @@ def _collapsing(seed: int, model: nn.Sequential, data: Split, optimizer, num_ste
         return {"neural_collapse": Expected(FIRED, (max(0, first - slack(truth)), int(0.95 * truth.steps[-1])))}
 
     part = (data.train[0][:256], data.train[1][:256])
-    return of(model, data, optimizer, num_steps, label=label, dense_every=20,
-              facts=lambda m: {"spread": within_over_between(m, part)}, **more)  # fmt: skip
+    return of(
+        model,
+        data,
+        optimizer,
+        num_steps,
+        label=label,
+        dense_every=20,
+        facts=lambda m: {"spread": within_over_between(m, part)},
+        **more,
+    )
 
 
-def _flattened(data: Split, model: nn.Sequential, optimizer, num_steps: int, at: int, strength: float, **more) -> Training:
+def _flattened(
+    data: Split, model: nn.Sequential, optimizer, num_steps: int, at: int, strength: float, **more
+) -> Training:
     """Return a training in which a penalty on the variance of the features sets in at a step and flattens them."""
     now = {"step": 0}
 
@@ -71,8 +91,16 @@ def _flattened(data: Split, model: nn.Sequential, optimizer, num_steps: int, at:
             return {}
         return {"representation_collapse": Expected(FIRED, (at - slack(truth), at + round(0.15 * num_steps)))}
 
-    return of(model, data, optimizer, num_steps, step_loss=loss, label=label,
-              facts=lambda m: {"participation": participation(m, data.train[0][:256])}, **more)  # fmt: skip
+    return of(
+        model,
+        data,
+        optimizer,
+        num_steps,
+        step_loss=loss,
+        label=label,
+        facts=lambda m: {"participation": participation(m, data.train[0][:256])},
+        **more,
+    )
 
 
 def _aligned_views(seed: int, model: nn.Sequential, num: int, lr: float, steps: int) -> Training:
@@ -87,37 +115,114 @@ def _aligned_views(seed: int, model: nn.Sequential, num: int, lr: float, steps: 
     def label(truth: Truth) -> Labels:
         return {"representation_collapse": Expected(FIRED, (0, round(0.5 * steps)))}
 
-    return of(model, data, lambda m: adamw(m, lr), steps, step_loss=loss, label=label,
-              facts=lambda m: {"participation": participation(m, data.train[0][:256])})  # fmt: skip
+    return of(
+        model,
+        data,
+        lambda m: adamw(m, lr),
+        steps,
+        step_loss=loss,
+        label=label,
+        facts=lambda m: {"participation": participation(m, data.train[0][:256])},
+    )
 
 
 SETTINGS = [
-    faulty("collapse-mixture", FOR_THRESHOLDS,
-           lambda s: _collapsing(s, mlp(20, 128, 64, 4), blobs(4, 20, 400, s, distance=6), lambda m: sgd(m, 0.1, 0.9, 5e-4), 2500,
-                                 batch_size=None), 0, 1),
-    faulty("collapse-mixture-six", FOR_REPORT,
-           lambda s: _collapsing(s, mlp(24, 96, 96, 48, 6), blobs(6, 24, 480, s, distance=7), lambda m: sgd(m, 0.08, 0.9, 8e-4), 2500,
-                                 batch_size=None), 10),
-    faulty("collapse-digits", FOR_REPORT,
-           lambda s: _collapsing(s, mlp(64, 128, 64, 10), digits(500, s), lambda m: sgd(m, 0.1, 0.9, 1e-3), 2000, batch_size=250),
-           10),
-    faulty("flattened-digits", FOR_THRESHOLDS,
-           lambda s: _flattened(digits(900, s), mlp(64, 128, 64, 10), lambda m: adamw(m, 1e-3), 700, 300, 1.0), 0, 1),
+    faulty(
+        "collapse-mixture",
+        FOR_THRESHOLDS,
+        lambda s: _collapsing(
+            s,
+            mlp(20, 128, 64, 4),
+            blobs(4, 20, 400, s, distance=6),
+            lambda m: sgd(m, 0.1, 0.9, 5e-4),
+            2500,
+            batch_size=None,
+        ),
+        0,
+        1,
+    ),
+    faulty(
+        "collapse-mixture-six",
+        FOR_REPORT,
+        lambda s: _collapsing(
+            s,
+            mlp(24, 96, 96, 48, 6),
+            blobs(6, 24, 480, s, distance=7),
+            lambda m: sgd(m, 0.08, 0.9, 8e-4),
+            2500,
+            batch_size=None,
+        ),
+        10,
+    ),
+    faulty(
+        "collapse-digits",
+        FOR_REPORT,
+        lambda s: _collapsing(
+            s, mlp(64, 128, 64, 10), digits(500, s), lambda m: sgd(m, 0.1, 0.9, 1e-3), 2000, batch_size=250
+        ),
+        10,
+    ),
+    faulty(
+        "flattened-digits",
+        FOR_THRESHOLDS,
+        lambda s: _flattened(digits(900, s), mlp(64, 128, 64, 10), lambda m: adamw(m, 1e-3), 700, 300, 1.0),
+        0,
+        1,
+    ),
     faulty("views-digits", FOR_THRESHOLDS, lambda s: _aligned_views(s, mlp(64, 100, 40, 10), 800, 2e-3, 600)),
-    faulty("flattened-mixture", FOR_REPORT,
-           lambda s: _flattened(blobs(6, 20, 1500, s, distance=5), mlp(20, 80, 80, 40, 6, activation=nn.GELU),
-                                lambda m: sgd(m, 0.03, 0.5), 600, 250, 0.5), 10),
-    faulty("views-deep", FOR_REPORT, lambda s: _aligned_views(s, mlp(64, 96, 96, 32, 10, activation=nn.Tanh), 900, 2e-3, 600), 10),
-    look_alike("bottleneck", FOR_THRESHOLDS,  # few features by design, and they tell the classes apart
-               lambda s: of(mlp(64, 64, 5, 10), digits(1000, s), lambda m: adamw(m, 2e-3), 700),
-               quiet="representation_collapse"),
-    look_alike("collapsed-well", FOR_THRESHOLDS,  # rank falls to C − 1 as neural collapse has it
-               lambda s: of(mlp(20, 128, 64, 3), blobs(3, 20, 450, s, distance=7), lambda m: sgd(m, 0.1, 0.9, 1e-3), 1500,
-                            batch_size=None), quiet="representation_collapse"),
-    look_alike("bottleneck-tanh", FOR_REPORT,
-               lambda s: of(mlp(24, 64, 4, 6, activation=nn.Tanh), blobs(6, 24, 2000, s, distance=6), lambda m: sgd(m, 0.05, 0.9), 600),
-               10, quiet="representation_collapse"),
-    look_alike("collapsed-well-deep", FOR_REPORT,
-               lambda s: of(mlp(16, 64, 64, 4), blobs(4, 16, 400, s, distance=7), lambda m: adamw(m, 2e-3, 0.05), 1500, batch_size=100),
-               10, quiet="representation_collapse"),
-]  # fmt: skip
+    faulty(
+        "flattened-mixture",
+        FOR_REPORT,
+        lambda s: _flattened(
+            blobs(6, 20, 1500, s, distance=5),
+            mlp(20, 80, 80, 40, 6, activation=nn.GELU),
+            lambda m: sgd(m, 0.03, 0.5),
+            600,
+            250,
+            0.5,
+        ),
+        10,
+    ),
+    faulty(
+        "views-deep",
+        FOR_REPORT,
+        lambda s: _aligned_views(s, mlp(64, 96, 96, 32, 10, activation=nn.Tanh), 900, 2e-3, 600),
+        10,
+    ),
+    look_alike(
+        "bottleneck",
+        FOR_THRESHOLDS,  # few features by design, and they tell the classes apart
+        lambda s: of(mlp(64, 64, 5, 10), digits(1000, s), lambda m: adamw(m, 2e-3), 700),
+        quiet="representation_collapse",
+    ),
+    look_alike(
+        "collapsed-well",
+        FOR_THRESHOLDS,  # rank falls to C − 1 as neural collapse has it
+        lambda s: of(
+            mlp(20, 128, 64, 3),
+            blobs(3, 20, 450, s, distance=7),
+            lambda m: sgd(m, 0.1, 0.9, 1e-3),
+            1500,
+            batch_size=None,
+        ),
+        quiet="representation_collapse",
+    ),
+    look_alike(
+        "bottleneck-tanh",
+        FOR_REPORT,
+        lambda s: of(
+            mlp(24, 64, 4, 6, activation=nn.Tanh), blobs(6, 24, 2000, s, distance=6), lambda m: sgd(m, 0.05, 0.9), 600
+        ),
+        10,
+        quiet="representation_collapse",
+    ),
+    look_alike(
+        "collapsed-well-deep",
+        FOR_REPORT,
+        lambda s: of(
+            mlp(16, 64, 64, 4), blobs(4, 16, 400, s, distance=7), lambda m: adamw(m, 2e-3, 0.05), 1500, batch_size=100
+        ),
+        10,
+        quiet="representation_collapse",
+    ),
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, norm: str = "", dropout: float = 0.0) -> nn.Sequential:
     """Return linear layers of these widths with an activation between; `norm` is "", "batch" or "layer"."""
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(a, b))
         if i < len(widths) - 2:
             layers += [nn.BatchNorm1d(b)] if norm == "batch" else [nn.LayerNorm(b)] if norm == "layer" else []
@@ -65,8 +66,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A causal language model over few symbols: (N, T) → (N, T, V)."""
 
-    def __init__(self, num_symbols: int, length: int, width: int = 32, heads: int = 2, blocks: int = 2,
-                 qk_norm: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self, num_symbols: int, length: int, width: int = 32, heads: int = 2, blocks: int = 2, qk_norm: bool = False
+    ) -> None:
         super().__init__()
         self.embedding, self.position = nn.Embedding(num_symbols, width), nn.Embedding(length, width)
         self.blocks = nn.Sequential(*(Block(width, heads, qk_norm) for _ in range(blocks)))

@@ -120,19 +120,24 @@ class Setting:
             raise ValueError(f"expected 'thresholds' or 'report', got {self.half!r} in Setting({self.name!r})")
 
 
+def _seeds(half: str) -> tuple[int, ...]:
+    """Return the seed of a setting that names none: another in each half."""
+    return (0,) if half == FOR_THRESHOLDS else (10,)
+
+
 def healthy(name: str, half: str, make: Callable[[int], Training], *seeds: int, **more: Any) -> Setting:
     """Return a setting where nothing is wrong."""
-    return Setting(name, half, make, seeds or (0,), is_healthy=True, **more)
+    return Setting(name, half, make, seeds or _seeds(half), is_healthy=True, **more)
 
 
 def faulty(name: str, half: str, make: Callable[[int], Training], *seeds: int, **more: Any) -> Setting:
     """Return a setting that shows what its labels say."""
-    return Setting(name, half, make, seeds or (0,), **more)
+    return Setting(name, half, make, seeds or _seeds(half), **more)
 
 
 def look_alike(name: str, half: str, make: Callable[[int], Training], *seeds: int, quiet: str, **more: Any) -> Setting:
     """Return a setting that looks like a condition (or several, split by blanks) and is not."""
-    return Setting(name, half, make, seeds or (0,), quiet=frozenset(quiet.split()), **more)
+    return Setting(name, half, make, seeds or _seeds(half), quiet=frozenset(quiet.split()), **more)
 
 
 def expect(condition: str, onset: tuple[int, int] | None = None, states: frozenset[str] = FIRED) -> Labels:
@@ -155,8 +160,9 @@ def adamw(model: nn.Module, lr: float, decay: float = 0.0, **more: Any) -> torch
     return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay, **more)
 
 
-def of(model: nn.Module, data: Any, optimizer: Callable[[nn.Module], Optimizer], num_steps: int,
-       **more: Any) -> Training:  # fmt: skip
+def of(
+    model: nn.Module, data: Any, optimizer: Callable[[nn.Module], Optimizer], num_steps: int, **more: Any
+) -> Training:
     """Return the training of a model on a split."""
     return Training(model, optimizer(model), data.train, data.heldout, num_steps, test=data.test, **more)
 

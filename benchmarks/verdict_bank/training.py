@@ -22,10 +22,22 @@ DEAR = ("hessian.density", "hessian.bottom", "hessian.trace")  # of the default 
 # Cheap metrics that conditions read beside the default ones, in every run, healthy ones too: a condition that is
 # never checked is never wrong.
 BESIDE = (
-    "el2n", "memorised", "mia_auc", "per_class", "logit.z", "rank.effective", "softmax_collapse",
-    "first_bad", "adam.eps_share", "adam.update_rms", "grad.confusion", "grad.per_class", "grad.nlm",
-    "forgetting", "weights.spectral",
-)  # fmt: skip
+    "el2n",
+    "memorised",
+    "mia_auc",
+    "per_class",
+    "logit.z",
+    "rank.effective",
+    "softmax_collapse",
+    "first_bad",
+    "adam.eps_share",
+    "adam.update_rms",
+    "grad.confusion",
+    "grad.per_class",
+    "grad.nlm",
+    "forgetting",
+    "weights.spectral",
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,10 @@ class Entry:
     def to_json(self) -> str:
         """Return one JSON object."""
         raw = asdict(self)
-        raw["labels"] = {c: {"states": sorted(e.states), "onset": e.onset} for c, e in self.labels.items()}
+        raw["labels"] = {
+            c: {"states": sorted(e.states), "onset": None if e.onset is None else [int(step) for step in e.onset]}
+            for c, e in self.labels.items()
+        }
         return json.dumps(raw)
 
     @classmethod
@@ -68,10 +83,17 @@ def train(setting: Setting, seed: int, folder: Path) -> Entry:
     truth = Truth()
     path = _run(made, f"{setting.name}-s{seed}", seed, folder, truth)
     return Entry(
-        setting=setting.name, half=setting.half, seed=seed, path=str(path), num_steps=made.num_steps,
-        is_healthy=setting.is_healthy, quiet=tuple(sorted(setting.quiet)), unjudged=tuple(sorted(setting.unjudged)),
-        labels=made.label(truth), truth=truth.columns,
-    )  # fmt: skip
+        setting=setting.name,
+        half=setting.half,
+        seed=seed,
+        path=str(path),
+        num_steps=made.num_steps,
+        is_healthy=setting.is_healthy,
+        quiet=tuple(sorted(setting.quiet)),
+        unjudged=tuple(sorted(setting.unjudged)),
+        labels=made.label(truth),
+        truth=truth.columns,
+    )
 
 
 def _run(made: Training, name: str, seed: int, folder: Path, truth: Truth) -> Path:
@@ -80,8 +102,18 @@ def _run(made: Training, name: str, seed: int, folder: Path, truth: Truth) -> Pa
     probes = {"update.ratio": {}} if made.logs_only else _probes(made)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a probe that does not fit is a gap in the run
-        with tv.watch(made.model, made.optimizer, loss=made.loss, train=probe, heldout=made.heldout, name=name,
-                      store=folder, probes=probes, every=_every(made, probes), budget=None) as run:  # fmt: skip
+        with tv.watch(
+            made.model,
+            made.optimizer,
+            loss=made.loss,
+            train=probe,
+            heldout=made.heldout,
+            name=name,
+            store=folder,
+            probes=probes,
+            every=_every(made, probes),
+            budget=None,
+        ) as run:
             _loop(made, seed, run, truth, probe)
     return run.path
 

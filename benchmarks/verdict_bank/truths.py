@@ -15,24 +15,26 @@ def slack(truth: Truth) -> int:
     return max(1, round(SLACK * truth.steps[-1]))
 
 
-def smooth(values: np.ndarray, points: int = 5) -> np.ndarray:
-    """Return the running mean of a dense series, (n,)."""
-    return uniform_filter1d(values, points, mode="nearest")
+def smooth(values: np.ndarray, points: int = 0) -> np.ndarray:
+    """Return the running mean of a dense series, (n,): over a twentieth of it, or so many points."""
+    return uniform_filter1d(values, points or max(5, len(values) // 20), mode="nearest")
 
 
 def turn(truth: Truth, column: str = "test_loss") -> tuple[int, int] | None:
     """Return the steps between which a dense held-out loss turned for good, or None if it did not.
 
     It turned if it ends at least 10 % above its minimum and at least 3 % of its whole fall above it. The
-    window holds the steps round the minimum where it is within a tenth of that rise, or 2 % of the minimum.
+    window holds the steps round the minimum where it is within a tenth of that rise, 2 % of the minimum, or its
+    own scatter there.
     """
     loss = smooth(truth[column])
+    scatter = float(np.std((truth[column] - loss)[len(loss) // 10 :]))
     at = int(loss.argmin())
     low, end = loss[at], float(np.median(loss[-5:]))
     rise, fall = end - low, loss[0] - low
     if rise < 0.1 * low or rise < 0.03 * fall or at > len(loss) - 6:
         return None
-    near = loss <= low + max(0.1 * rise, 0.02 * low)
+    near = loss <= low + max(0.1 * rise, 0.02 * low, scatter)
     first = at - int(np.argmin(near[at::-1])) + 1 if not near[: at + 1].all() else 0
     last = at + int(np.argmin(near[at:])) - 1 if not near[at:].all() else len(loss) - 1
     return _window(truth, first, last)

@@ -1,0 +1,98 @@
+"""Class neglect: most classes (or groups) are learned, and one is left behind.
+
+Legend: n points, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trainvitals.schema import Advice
+from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.noise import running_median
+from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
+from trainvitals.verdicts.series import Layers, Series
+from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.weigh import weigh
+
+_FRANCAZI = "Francazi, Baity-Jesi, Lucchi 2023, A Theoretical Analysis of the Learning Dynamics under Class Imbalance"
+_SAGAWA = "Sagawa et al. 2020, Distributionally Robust Neural Networks for Group Shifts, section 3"
+_BANK = "measured on the bank of runs, half for thresholds (benchmarks/results/verdicts.md)"
+_LEFT, _LEARNED = 0.4, 0.5
+_PLACES = (("per_class", "heldout"), ("per_class", "train"), ("per_group", "heldout"), ("per_group", "train"))
+
+
+class ClassNeglect(Condition):
+    """The recall of the worst class stays under two fifths of the median class's, when that one is learned.
+
+    Early in training every network prefers some classes: until the median class is at half of what it can reach
+    above chance nothing is said.
+    """
+
+    id = "class_neglect"
+    title = "A class is neglected"
+    says = "Overall the numbers look good, and one class (or group) is hardly learned at all."
+    reads = tuple(f"{kind}.{what}_{where}" for kind, where in _PLACES for what in ("accuracy", "loss"))
+    source = f"{_FRANCAZI}; {_SAGAWA}"
+    advice = (
+        Advice(
+            "Draw batches with the classes in equal parts, or give each class's gradient the same weight.", _FRANCAZI
+        ),
+        Advice("Train on the worst group (group DRO) with strong decay or early stopping.", _SAGAWA),
+        Advice("Collect more of that class: few samples are learned by heart and not understood.", _SAGAWA),
+    )
+
+    def judge(self, run: RunFacts) -> Judgement:
+        """Return `watch` when one metric shows it, `alarm` when recall and loss, or two probes, agree."""
+        signs = list(_signs(run))
+        if not signs:
+            raise Unmeasured(run.why_missing("per_class.accuracy_heldout"))
+        recalls = [sign for sign in signs if ".accuracy_" in sign.series.name]
+        found = weigh(signs, watch=2 if len(signs) > 1 else 1, alarm=2, leading=recalls)
+        return found.judgement("A class is left behind", "No class is left behind")
+
+
+def _signs(run: RunFacts) -> Iterator[Sign]:
+    chance = run.chance_accuracy or 0.0
+    for kind, where in _PLACES:
+        recall = run.layers(f"{kind}.accuracy_{where}")
+        if len(recall) < 5 or len(recall.keys) < 2:
+            continue
+        ratio, key = _worst(recall, chance)
+        yield Sign(
+            Series(recall.name, recall.step, ratio, key),
+            _LEFT,
+            BELOW,
+            f"{_SAGAWA}; {_BANK}",
+            f"{kind[4:]} {key} is recalled this many times as often as the median one",
+            release=_LEFT + 0.1,
+            reliability=0.6,
+        )
+        loss = run.layers(f"{kind}.loss_{where}")
+        if len(loss) >= 5 and key in loss.keys and run.chance_loss:
+            yield _costly(loss, key, kind, run.chance_loss)
+
+
+def _worst(recall: Layers, chance: float) -> tuple[np.ndarray, str]:
+    """Return the recall of the class that ends worst over the median recall (n,), 1 while that is low; its name."""
+    last = np.nanmean(recall.value[-3:], axis=0)
+    column = int(np.nanargmin(last))
+    smooth = running_median(np.nan_to_num(recall.value[:, column], nan=1.0), 3)
+    median = np.nanmedian(recall.value, axis=1)
+    learned = median > chance + _LEARNED * (1 - chance)
+    return np.where(learned, smooth / np.maximum(median, 1e-9), 1.0), recall.keys[column]
+
+
+def _costly(loss: Layers, key: str, kind: str, chance: float) -> Sign:
+    column, median = loss.column(key), loss.median()
+    return Sign(
+        column,
+        np.maximum(chance, 1.5 * median.at(column.step)),
+        ABOVE,
+        f"chance, and one and a half times the median class's; {_FRANCAZI}",
+        f"{kind[4:]} {key} costs more than a guess would",
+        release=0.8 * np.maximum(chance, median.at(column.step)),
+        reliability=0.6,
+    )
