@@ -34,9 +34,10 @@ import report
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from postgres_server import Server
 
+from trainvitals.schema import RunSummary
 from trainvitals.store.errors import StoreError
 from trainvitals.store.postgres_connection import close_idle
-from trainvitals.store.postgres_source import opening
+from trainvitals.store.postgres_source import list_database, opening
 from trainvitals.store.reader import RunReader
 
 NUM_SCALARS = 100
@@ -45,7 +46,7 @@ GOAL_LAG_SECONDS = 2.0
 SERVER = "shared_buffers = 512MB\nmax_wal_size = 4GB\nfsync = on\nsynchronous_commit = on"
 
 WRITER = """
-import json, sys, time
+import json, sys, threading, time
 import numpy as np
 from trainvitals.schema import Record
 from trainvitals.store.shipped_writer import create_writer
@@ -57,8 +58,10 @@ rows = [dict(zip(names, row, strict=True)) for row in values.tolist()]
 writer = create_writer(address, f"rank-{rank}", {}, {})
 print(writer.id, flush=True)
 sys.stdin.readline()  # all begin together
-started, step, waited = time.time(), 0, 0.0
-while (now := time.time()) - started < seconds:
+is_told = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), is_told.set()), daemon=True).start()
+started, step = time.time(), 0
+while (now := time.time()) - started < seconds and not is_told.is_set():
     if rate and step >= (now - started) * rate:
         time.sleep(0.001)
         continue
@@ -68,7 +71,8 @@ while (now := time.time()) - started < seconds:
     step += 1
 writer.close()
 writer.shipper.wait()
-print(json.dumps([writer.id, str(writer.path), step * num_scalars, started, time.time(), writer.num_dropped]), flush=True)
+print(json.dumps([writer.id, str(writer.path), step * num_scalars, started, time.time(), now - started,
+                  writer.num_dropped]), flush=True)
 """
 
 
@@ -91,6 +95,9 @@ def run_writers(server: Server, database: str, spool: Path, count: int, seconds:
             process.stdin.write("go\n")
             process.stdin.flush()
         seen = beside(address, ids) if beside else None
+        if beside:
+            for process in writers:
+                process.stdin.write("stop\n")
         ends = [json.loads(process.communicate(timeout=300)[0].splitlines()[-1]) for process in writers]
     finally:
         for process in writers:
@@ -121,18 +128,16 @@ def free_running(server: Server, number: int, count: int, seconds: float) -> dic
 
 
 def lag(server: Server, number: int, count: int, seconds: float, points_per_second: float) -> dict[str, float]:
-    """Return the reader's lag while all write at a steady rate together."""
+    """Return the reader's lag while all write at a steady rate together, their shippers once started."""
     rate = points_per_second / count / NUM_SCALARS  # steps a second of one writer
 
     def read(address: str, ids: list[str]) -> list[float]:
         reader, lags, seen = RunReader(opening(address, ids[0])), [], -1
-        end = time.time() + seconds - 1
+        while len(there := list_database_or_none(address)) < len(ids) or not all(run.num_points for run in there):
+            time.sleep(0.1)
+        end = time.time() + seconds
         while time.time() < end:
-            try:
-                points = reader.series("scalar_0", start=seen + 1).points  # what is new, as the dashboard asks
-            except StoreError:  # its shipper is still starting
-                time.sleep(0.1)
-                continue
+            points = reader.series("scalar_0", start=seen + 1).points  # what is new, as the dashboard asks
             now = time.time()
             if len(points):
                 seen = int(points.step[-1])
@@ -142,10 +147,18 @@ def lag(server: Server, number: int, count: int, seconds: float, points_per_seco
         return lags
 
     with tempfile.TemporaryDirectory() as spool:
-        ends, lags = run_writers(server, f"lag_{number}", Path(spool), count, seconds, rate, read)
+        ends, lags = run_writers(server, f"lag_{number}", Path(spool), count, 600.0, rate, read)
     lags = lags[1:]  # the first one is how long its shipper took to start
-    reached = sum(end[2] for end in ends) / seconds
+    reached = sum(end[2] / end[5] for end in ends)
     return {"lag_p50": float(np.median(lags)), "lag_max": max(lags), "answers": len(lags), "reached": reached}
+
+
+def list_database_or_none(address: str) -> list[RunSummary]:
+    """Return the runs of the database; none while its tables are being made."""
+    try:
+        return list_database(address)
+    except StoreError:
+        return []
 
 
 def main() -> None:
@@ -159,6 +172,7 @@ def main() -> None:
     options = parser.parse_args()
     with Server(SERVER) as server:
         free = [free_running(server, i, options.writers, options.seconds) for i in range(options.repeats)]
+        print(json.dumps(free), flush=True)
         lags = [lag(server, i, options.writers, options.seconds, options.steady) for i in range(options.repeats)]
         with server.session() as session:
             version = session.execute("SHOW server_version").fetchone()[0]

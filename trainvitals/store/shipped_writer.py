@@ -105,7 +105,7 @@ def start_shipper(path: Path, address: str) -> subprocess.Popen[bytes] | None:
 
     The address goes in through a pipe: the list of processes shows arguments to everyone.
     """
-    command = [sys.executable, "-P", "-m", "trainvitals", "ship", str(path.absolute()), "--to", "-", "--follow"]
+    command = [sys.executable, "-P", "-m", "trainvitals.store.shipper_process", str(path.absolute())]
     # The shipper must find this package as we did.
     found_in = os.pathsep.join(os.path.abspath(folder) for folder in sys.path if folder)
     environment = {**os.environ, "PYTHONPATH": found_in, "OMP_NUM_THREADS": "1"}
