@@ -13,7 +13,7 @@ from trainvitals.store.writer import RunWriter
 
 def write(folder, name: str, config: dict, **last) -> str:
     writer = RunWriter.create(folder, name, {"config": config}, {})
-    writer.append(Record(0, 0.0, {}, {key: -1.0 for key in last}))
+    writer.append(Record(0, 0.0, {}, dict.fromkeys(last, -1.0)))
     readings = {"undefined": Reading.absent("why"), "vector": Reading(np.ones(3))}
     writer.append(Record(1, 1.0, readings, last))
     writer.header("tags", [name])
