@@ -1,8 +1,8 @@
 """The first promise: a watched run is bit for bit the unwatched one, at every step.
 
-Each kind of training is run twice from the same seeds, once plain and once with `probes="full"` and all that is
-on request, `every=1`; losses and gradients at every step, and weights, buffers, optimiser state and random
-states at the end must be equal to the last bit.
+Each kind of training is run twice from the same seeds, once plain and once with every metric there is, most of them
+at every step; losses and gradients at every step, and weights, buffers, optimiser state and random states at the end
+must be equal to the last bit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import trainvitals as tv
+from trainvitals.diagnostics.registry import registered
 
 NUM_STEPS = 6
 GROUPS = [i % 2 for i in range(20)]
-EVERYTHING = {  # the full preset, and what is on request
-    "full": {}, "landscape": {"num_points": 3}, "adv": {"epsilon": 0.1, "num_steps": 2}, "ntk": {"num_samples": 2},
+EVERYTHING = {name: {} for name in registered()} | {  # by name: dear ones, and what is on request, are measured too
+    "landscape": {"num_points": 3}, "adv": {"epsilon": 0.1, "num_steps": 2}, "ntk": {"num_samples": 2},
     "lipschitz": {"num_samples": 4}, "jacobian.spectrum": {"num_samples": 2}, "feature.response": {"features": [0, 1]},
     "per_group": {"groups": GROUPS, "heldout_groups": GROUPS}, "grad.per_group": {"groups": GROUPS},
 }  # fmt: skip
+EVERY = dict.fromkeys(EVERYTHING, 1) | {"hessian.condition": 3, "hessian.density": 3}  # the dearest two, for time
 
 
 class AugmentedImages(Dataset):
@@ -111,7 +113,7 @@ def train(kind: str, watched: bool, folder: str) -> dict:
     if watched:
         context = tv.watch(
             model, optimizer, loss=F.cross_entropy, train=loader, heldout=loader, store=folder,
-            probes=EVERYTHING, every=1, probe_samples=20,
+            probes=EVERYTHING, every=EVERY, probe_samples=20,
         )  # fmt: skip
     with context:
         batches = _batches(loader)
