@@ -89,3 +89,93 @@ def test_a_run_file_whose_tables_were_emptied_is_listed_as_damaged(tmp_path):
     connection.close()
     (run,) = list_folder(tmp_path)
     assert "damaged" in run.problem
+
+
+# ---- the catalogue beside the files
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    """What a new process knows: nothing."""
+
+    def forget():
+        catalogue._header.cache_clear()
+        catalogue._parsed.cache_clear()
+
+    forget()
+    return forget
+
+
+def test_runs_that_ended_are_listed_from_the_catalogue_alone(tmp_path, monkeypatch, no_memory):
+    for name in ("a", "b"):
+        finished(tmp_path, name)
+    expected = list_folder(tmp_path)
+    no_memory()
+    monkeypatch.setattr(catalogue, "reading", lambda path: pytest.fail("was read"))
+    assert list_folder(tmp_path) == expected
+
+
+@pytest.mark.parametrize("harm", ["missing", "noise", "torn", "stale", "foreign"])
+def test_a_catalogue_that_is_wrong_or_gone_changes_no_list(tmp_path, no_memory, harm):
+    writers = [finished(tmp_path, name) for name in ("a", "b")]
+    expected = list_folder(tmp_path)
+    path = tmp_path / catalogue.FILE
+    text = path.read_text()
+    if harm == "missing":
+        path.unlink()
+    elif harm == "noise":
+        path.write_bytes(os.urandom(500))
+    elif harm == "torn":
+        path.write_text(text[: len(text) * 3 // 4])
+    elif harm == "stale":  # of a file that has changed since
+        path.write_text(text.replace('"finished"', '"crashed"'))
+        for writer in writers:
+            os.utime(writer.path, ns=(1, 1))
+    else:
+        odd = text.replace('"name": "a"', '"name": 7').replace('"tags": []', '"tags": 1')
+        path.write_text('{"file": 3}\n[]\n' + odd)
+    no_memory()
+    assert list_folder(tmp_path) == expected
+    assert catalogue.update(tmp_path) or harm == "stale"
+    no_memory()
+    assert list_folder(tmp_path) == expected
+
+
+def test_an_update_adds_killed_runs_not_live_ones_and_drops_what_is_gone(tmp_path, no_memory):
+    gone, kept = finished(tmp_path, "gone"), finished(tmp_path, "kept")
+    live = RunWriter.create(tmp_path, "live", {}, {})
+    os.remove(gone.path)
+    assert catalogue.update(tmp_path)
+    lines = (tmp_path / catalogue.FILE).read_text().splitlines()
+    assert [kept.id in line for line in lines] == [True]
+    assert not catalogue.update(tmp_path)
+    live.close()
+
+
+def test_a_list_writes_nothing(tmp_path, no_memory):
+    finished(tmp_path, "a")
+    (tmp_path / catalogue.FILE).unlink()
+    list_folder(tmp_path)
+    assert not (tmp_path / catalogue.FILE).exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, no_memory, monkeypatch):
+    finished(tmp_path, "a")
+    (tmp_path / catalogue.FILE).unlink()
+
+    def refuse(*arguments, **options):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(catalogue.os, "open", refuse)
+    assert not catalogue.update(tmp_path)
+    catalogue.remember(next(tmp_path.glob("*.sqlite")))
+    assert len(list_folder(tmp_path)) == 1
+
+
+def test_tags_are_in_a_list(tmp_path, no_memory):
+    with RunWriter.create(tmp_path, "run", {}, {}) as writer:
+        writer.header("tags", ["x", "y"])
+    for _ in range(2):
+        assert list_folder(tmp_path)[0].tags == ("x", "y")
+        no_memory()

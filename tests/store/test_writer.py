@@ -420,3 +420,19 @@ def test_what_is_no_folder_is_refused_and_makes_none(tmp_path, monkeypatch, fold
     with pytest.raises(StoreError, match="expected a folder where runs can be written"):
         RunWriter.create(folder, "run", {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_first_look_is_looked_at_again(make, monkeypatch):
+    failures = [sqlite3.OperationalError("database or disk is full")] * 3
+    real = writer_module.Saver
+
+    def saver(*arguments):
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(writer_module, "Saver", saver)
+    writer = make(flush_seconds=0.01)
+    writer.append(scalars(1, loss=1.0))
+    assert writer.flush(20)
+    assert len(RunReader(writer.path).series("loss").points) == 1

@@ -220,7 +220,7 @@ class RunWriter:
 
     def _work(self) -> None:
         try:
-            saver = Saver(self._opened.rows, self._opened.lease)
+            saver = self._saver()
             while self._goodbye is None:
                 self._wake.wait(self._flush_seconds)
                 self._wake.clear()
@@ -234,6 +234,19 @@ class RunWriter:
         finally:
             self._is_closed = True
             self._opened.close()
+
+    def _saver(self) -> Saver:
+        """Return what saves; on a disk that is full even the first look into the file may fail, and is tried again."""
+        while True:
+            try:
+                return Saver(self._opened.rows, self._opened.lease)
+            except (sqlite3.Error, OSError) as error:
+                if self._goodbye is not None:
+                    self._num_unstorable += self._num_left
+                    raise
+                self._fail(error)
+                self._wake.wait(self._flush_seconds)
+                self._wake.clear()
 
     @property
     def _num_left(self) -> int:
