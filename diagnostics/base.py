@@ -64,8 +64,7 @@ class Tier(StrEnum):
     """The smallest preset that holds the diagnostic: each preset holds the ones before it.
 
     What is on request is in none of them, for its price: only its own name, or its group's, asks for it. Those
-    that are dear (`Diagnostic.is_dear`) belong to a preset while a budget paces them: on a fixed schedule they are
-    measured where a name asks for them.
+    that are dear (`Diagnostic.is_dear`) are paced by a budget where a preset brings them, unless it is turned off.
     """
 
     LIGHT = "light"

@@ -124,14 +124,11 @@ def as_schedule(phrase: Any) -> Schedule:
     return every(phrase)
 
 
-def within_schedule(
-    diagnostics: Iterable[Diagnostic], probes: Any, phrase: Any
-) -> tuple[list[Diagnostic], list[Diagnostic]]:
-    """Return the diagnostics that a fixed schedule measures, and those that it leaves out.
+def dear_of_presets(diagnostics: Iterable[Diagnostic], probes: Any, phrase: Any) -> frozenset[str]:
+    """Return the names of what is dear and came with a preset: neither `probes` nor `phrase` names it.
 
-    A preset promises to be cheap. Without a budget that paces them, its dear diagnostics (Hessian products, per-sample
-    gradients, passes of their own) would take tens of training steps each time: they are measured if `probes` or
-    `phrase` names them or their group.
+    Hessian products, per-sample gradients and passes of their own take tens of training steps each time. Who gives a
+    schedule and a preset has asked for neither their price nor for them.
     """
     given = [probes] if isinstance(probes, str) else list(probes)
     given += list(phrase) if isinstance(phrase, Mapping) else []
@@ -140,8 +137,7 @@ def within_schedule(
         if name not in PRESETS:
             with suppress(ValueError):  # `schedules_for` says what is wrong with it
                 named.update(cls.name for cls in matching(name))
-    kept = [d for d in diagnostics if not d.is_dear() or d.name in named]
-    return kept, [d for d in diagnostics if d not in kept]
+    return frozenset(d.name for d in diagnostics if d.is_dear() and d.name not in named)
 
 
 def schedules_for(diagnostics: Iterable[Diagnostic], phrase: Any) -> dict[str, Schedule]:

@@ -19,6 +19,8 @@ from trainvitals.alerts.alert import Alert
 from trainvitals.alerts.lookout import Lookout, lookout_on
 from trainvitals.diagnostics.base import Diagnostic, Needs
 from trainvitals.diagnostics.registry import select
+from trainvitals.integrations.forwarder import Forwarder
+from trainvitals.integrations.sink import Sink
 from trainvitals.probes.budget import Budget, parse_share
 from trainvitals.probes.gradients import TrajectoryRecorder
 from trainvitals.probes.measure import metric_names, take_readings
@@ -26,7 +28,7 @@ from trainvitals.probes.optimizer_view import names_of_parameters
 from trainvitals.probes.product_choice import products_of
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.sample_inputs import DESCRIPTION, NAME, kept_inputs
-from trainvitals.probes.schedule import Schedule, schedules_for, within_schedule
+from trainvitals.probes.schedule import Schedule, dear_of_presets, schedules_for
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.schema import Event, Reading, Record, Status, Verdict
 from trainvitals.store.resuming import Begun, begin
@@ -58,6 +60,7 @@ def watch(
     config: Any = None,
     on_verdict: Callable[[Verdict], object] | None = None,
     alerts: Sequence[Alert] = (),
+    sinks: Sequence[Sink] = (),
     resume: Any = None,
     resume_step: int | None = None,
 ) -> Watch:
@@ -87,8 +90,9 @@ def watch(
         every: steps between measurements: one number for all, a schedule, "log", or a mapping from names
             and groups to these. None follows each diagnostic's own interval.
         budget: share of wall time that measuring may take, as "5%" or 0.05: what is due and cannot be paid
-            waits until it can. None follows the schedule exactly. By default 5 % if `every` is left out, and
-            None if you give a schedule of your own.
+            waits until it can. None follows the schedule exactly. By default 5 %; with a schedule of your own only
+            for what is dear (Hessian products, per-sample gradients) and came with a preset: all else, and what
+            you name in `probes` or `every`, follows the schedule exactly.
         mode: "eval" or "train": BatchNorm and dropout in probe passes.
         seed: of the probes' own random vectors; the run's random state is never touched.
         probe_samples: samples drawn when a probe is a loader.
@@ -103,6 +107,8 @@ def watch(
             early, or to keep a checkpoint. What it raises comes out of `optimizer.step()`.
         alerts: from `trainvitals.alerts`; told of every alarm, once, in a thread of their own. With either of the two
             the verdicts are looked at every five seconds, or less often, so that it takes 2 % of a core at most.
+        sinks: from `trainvitals.integrations`: TensorBoard, Weights & Biases, MLflow, trackio. They are handed all
+            numbers, and yours, in a thread of their own, and closed at the end.
         resume: a run of the store that has ended or was killed, to go on with: its path, its id, the beginning of one,
             its name, or "latest". Steps are counted on from its last one and an event marks the seam; what is
             measured against the weights at the start is measured against those at the seam. `name` is not used.
@@ -133,10 +139,10 @@ def watch(
             f"expected a torch.optim.Optimizer, got {type(optimizer).__name__} in trainvitals.watch; "
             "pass the optimiser whose step() updates the model"
         )
-    diagnostics, share, left_out = select(probes), _share(budget, every), []
-    if share is None:
-        diagnostics, left_out = within_schedule(diagnostics, probes, every)
+    diagnostics = select(probes)
     schedules = schedules_for(diagnostics, every)
+    paced = _paced(diagnostics, probes, every, budget)
+    share = _share(budget) if paced else None
     subject = make_subject(
         model, loss=loss, forward=forward, train=train, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
@@ -152,22 +158,23 @@ def watch(
     writer, run_name = begun.writer, begun.name
     if kept:
         writer.append(Record(begun.step, time.time(), kept))
-    if left_out:
-        writer.event(Event(begun.step, time.time(), "note", _left_out(left_out)))
     lookout = lookout_on(writer.path, run_name, alerts, keep=on_verdict is not None) if on_verdict or alerts else None
-    return Watch(subject, diagnostics, schedules, share, begun, lookout, on_verdict)
+    return Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks)
 
 
-def _left_out(diagnostics: Iterable[Diagnostic]) -> str:
-    """Return in words what a preset on a fixed schedule does not measure, and how to have it."""
-    names = ", ".join(d.name for d in diagnostics)
-    return f"too dear for a preset on a fixed schedule, and not measured: {names}; name them in probes= or every="
+def _paced(
+    diagnostics: Iterable[Diagnostic], probes: Any, every: Any, budget: str | float | None
+) -> frozenset[str]:
+    """Return the names of what a budget paces; the rest follows its schedule exactly."""
+    if budget is None:
+        return frozenset()
+    if budget == DEFAULT_BUDGET and every is not None:
+        return dear_of_presets(diagnostics, probes, every)
+    return frozenset(d.name for d in diagnostics)
 
 
-def _share(budget: str | float | None, every: Any) -> float | None:
-    if budget == DEFAULT_BUDGET:
-        return _DEFAULT_SHARE if every is None else None
-    return None if budget is None else parse_share(budget)
+def _share(budget: str | float | None) -> float:
+    return _DEFAULT_SHARE if budget in (DEFAULT_BUDGET, None) else parse_share(budget)
 
 
 class Watch:
@@ -179,9 +186,11 @@ class Watch:
         diagnostics: list[Diagnostic],
         schedules: Mapping[str, Schedule],
         share: float | None,
+        paced: frozenset[str],
         begun: Begun,
         lookout: Lookout | None = None,
         on_verdict: Callable[[Verdict], object] | None = None,
+        sinks: Sequence[Sink] = (),
     ) -> None:
         self.name = begun.name
         self.step = begun.step  # optimiser steps taken
@@ -192,13 +201,15 @@ class Watch:
         self._writer = begun.writer
         self._started = time.perf_counter()
         self._seconds_measuring = 0.0
-        bundles = {d.name: d.cost() for d in diagnostics}
+        bundles = {d.name: d.cost() for d in diagnostics if d.name in paced}
+        self._paced = paced
         self._budget = None if share is None else Budget(share, bundles, self._started)
         self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
         self._warned: set[str] = set()
         self._tags, self._note = list(begun.tags), begun.note
         subject.products.warn = lambda message: self._warn(message, message)
         self._lookout, self._on_verdict = lookout, on_verdict
+        self._forwarder = Forwarder(sinks) if sinks else None
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()
@@ -236,12 +247,12 @@ class Watch:
                 self._warn(f"log:{name}", f"expected a name of your own, got the metric {name!r} in run.log; rename it")
                 continue
             try:
-                numbers[name] = float(value)
+                numbers[name] = float(value.detach() if isinstance(value, Tensor) else value)
             except Exception:  # too large an integer, a tensor without data, a class of the user's
                 kind = type(value).__name__
                 self._warn(f"log:{name}", f"expected one number for {name!r} in run.log, got {kind}; log a float")
         if numbers and self._is_open:
-            self._writer.append(Record(self.step, time.time(), scalars=numbers))
+            self._append(Record(self.step, time.time(), scalars=numbers))
 
     def tag(self, *tags: str) -> None:
         """Give the run tags, to find it by. A tag that is no short text is one warning and is left out."""
@@ -324,8 +335,9 @@ class Watch:
         """
         if step not in self._trajectory_wanted:
             due = [name for name in self._momentary if self._schedules[name].due(step)]
+            paced = self._paced & set(due)
             self._trajectory_wanted[step] = bool(due) and (
-                self._budget is None or self._budget.can_pay(due, time.perf_counter())
+                self._budget is None or len(paced) < len(due) or self._budget.can_pay(paced, time.perf_counter())
             )
         return self._trajectory_wanted[step]
 
@@ -335,7 +347,8 @@ class Watch:
         if self._momentary and self.step and not self._trajectory_wanted.pop(self.step, False):
             names = [name for name in names if name not in self._momentary]
         if self._budget is not None:
-            names = self._budget.chosen(names, started, momentary=self._momentary)
+            paced = self._budget.chosen([n for n in names if n in self._paced], started, momentary=self._momentary)
+            names = [n for n in names if n not in self._paced] + paced
         if not names:
             return
         readings = take_readings(
@@ -349,7 +362,7 @@ class Watch:
         if measured:
             seconds, self._seconds_recording = seconds + self._seconds_recording, 0.0
         if self._budget is not None:
-            self._budget.pay(prices)
+            self._budget.pay({name: price for name, price in prices.items() if name in self._paced})
         self._write(readings, seconds)
 
     def _prices(self, names: list[str], readings: Mapping[str, Reading], seconds: float) -> dict[str, float]:
@@ -364,7 +377,14 @@ class Watch:
         self._seconds_measuring += seconds
         share = self._seconds_measuring / max(time.perf_counter() - self._started, 1e-9)
         cost = {"probe.seconds": seconds, "probe.share": share}
-        self._writer.append(Record(self.step, time.time(), readings, cost))
+        self._append(Record(self.step, time.time(), readings, cost))
+
+    def _append(self, record: Record) -> None:
+        self._writer.append(record)
+        if self._forwarder is not None:
+            self._forwarder.put(record.step, record.readings, record.scalars)
+            for message in self._forwarder.failed:
+                self._warn(message, message)
 
     def _probe_failed(self, name: str, error: Exception) -> None:
         self._warn(
@@ -392,12 +412,21 @@ class Watch:
             handle.remove()
         self._handles.clear()
         atexit.unregister(self._at_exit)
+        self._close_sinks()
         self._writer.event(Event(self.step, time.time(), kind, message))
         self._writer.close(status, message)
         if self._lookout is not None:
             self._lookout.close()
             if kind == "finished":  # not while an error or Ctrl-C is on its way out
                 self._pass_on_verdicts()
+
+    def _close_sinks(self) -> None:
+        if self._forwarder is None:
+            return
+        self._forwarder.close()
+        dropped = self._forwarder.num_dropped
+        for message in [*self._forwarder.failed, *([f"{dropped} records were not forwarded to sinks"] * bool(dropped))]:
+            self._warn(message, message)
 
     def _at_exit(self) -> None:
         """Close a watch that was left open: the program ends, by an uncaught error or in peace."""

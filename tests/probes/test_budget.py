@@ -99,7 +99,7 @@ def test_a_watched_run_defers_what_it_cannot_pay_and_says_what_it_spent(tmp_path
         losses, spectra = len(run.series("loss.train")), run.series("hessian.top")["step"].nunique()
         interval_points = run.last_step // 50
         assert spectra < run.last_step // 100  # due that often, not paid that often
-        assert 2 < spectra < losses <= interval_points + 2
+        assert 1 < spectra < losses <= interval_points + 2
         assert 0 < run.series("probe.share")["value"].iloc[-1] < 1
 
 
@@ -114,3 +114,20 @@ def test_copies_for_trajectories_are_made_only_where_they_can_be_paid_and_are_ch
         points = run.series("grad.successive.update")["step"]
         assert 0 < len(points) < run.last_step // 20  # due every 20 steps
         assert run.missing("grad.successive.update")["step"].tolist() == [0]  # never measured without its copies
+
+
+def test_what_is_dear_in_a_preset_is_paced_and_the_rest_follows_the_schedule(tmp_path):
+    with watched(tmp_path, probes="default", every=20) as run:
+        due = list(range(0, run.last_step + 1, 20))
+        assert run.meta["budget"] == 0.05
+        assert run.series("loss.train")["step"].tolist() == due
+        assert run.series("weights.norm.value")["step"].unique().tolist() == due
+        assert 1 <= run.series("hessian.top")["step"].nunique() < len(due)
+
+
+def test_without_a_budget_all_of_a_preset_follows_the_schedule(tmp_path):
+    with watched(tmp_path, probes="default", every=2000, budget=None) as run:
+        due = list(range(0, run.last_step + 1, 2000))
+        assert run.meta["budget"] is None
+        assert run.series("hessian.top")["step"].unique().tolist() == due
+        assert run.series("grad.coherence")["step"].tolist() == due

@@ -49,7 +49,7 @@ class Told(Alert):
         self.names.append((run_name, verdict.condition, threading.current_thread().name))
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     pass
 
 
@@ -60,9 +60,9 @@ def test_what_the_callback_raises_ends_the_training_from_its_own_thread(tmp_path
     def stop(verdict):
         heard.append((verdict.condition, str(verdict.state), threading.current_thread() is threading.main_thread()))
         if verdict.state == VerdictState.ALARM:
-            raise Enough
+            raise EnoughError
 
-    with pytest.raises(Enough), tv.watch(
+    with pytest.raises(EnoughError), tv.watch(
         model, optimizer, loss=F.mse_loss, train=(x, y), store=tmp_path, name="diverges", probes=["loss"], every=1,
         on_verdict=stop, alerts=[told],
     ) as run:  # fmt: skip

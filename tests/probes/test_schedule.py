@@ -6,7 +6,7 @@ import pytest
 import trainvitals as tv
 from trainvitals.diagnostics.base import Needs
 from trainvitals.diagnostics.registry import select
-from trainvitals.probes.schedule import as_schedule, schedules_for, within_schedule
+from trainvitals.probes.schedule import as_schedule, dear_of_presets, schedules_for
 
 
 def test_every_counts_from_step_zero():
@@ -70,25 +70,21 @@ def test_numpy_counts_are_whole_numbers():
     assert tv.every(np.int64(3)) == tv.every(3)
 
 
-def names(probes, phrase=None):
-    return {d.name for d in within_schedule(select(probes), probes, phrase)[0]}
+def dear(probes, phrase=None):
+    return dear_of_presets(select(probes), probes, phrase)
 
 
-@pytest.mark.parametrize("preset", ["light", "default", "full"])
-def test_a_preset_on_a_fixed_schedule_holds_nothing_dear(preset):
-    kept, left_out = within_schedule(select(preset), preset, 50)
-    assert kept
-    assert not any(d.is_dear() for d in kept)
-    assert all(d.is_dear() for d in left_out)
-    assert len(kept) + len(left_out) == len(select(preset))
+def test_what_a_preset_brings_and_is_dear_is_told_apart():
+    assert {"hessian.top", "grad.coherence"} <= dear("default", 50)
+    assert not {"loss.train", "weights.norm", "oui"} & dear("full", 50)
+    assert dear("light", 1) == frozenset()
 
 
-def test_what_is_dear_is_measured_where_it_is_named():
-    assert "hessian.top" not in names("default", 50)
-    assert "hessian.top" in names("default", {"default": 50, "hessian": 500})
-    assert "hessian.top" in names(["full", "hessian"], 50)
-    assert "hessian.trace" not in names(["full", "hessian.top"], 50)
-    assert {"hessian.top", "sam"} <= names({"hessian.top": {"k": 3}, "sam": {}})
+def test_what_is_named_is_not_among_it():
+    assert "hessian.top" not in dear("default", {"default": 50, "hessian": 500})
+    assert "hessian.top" not in dear(["full", "hessian"], 50)
+    assert "hessian.trace" in dear(["full", "hessian.top"], 50)
+    assert not {"hessian.top", "sam"} & dear({"hessian.top": {"k": 3}, "sam": {}})
 
 
 def test_light_holds_nothing_that_needs_a_pass():

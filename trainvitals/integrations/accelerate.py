@@ -3,6 +3,8 @@
     run = tv.watch(model, optimizer, loss=..., train=...)
     accelerator = Accelerator(log_with=TrainVitalsTracker(run))
     accelerator.init_trackers("digits", config={"lr": 0.1})
+
+What `accelerator.log` is given stands beside the probes' numbers, at the run's own step.
 """
 
 from __future__ import annotations

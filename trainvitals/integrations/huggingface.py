@@ -1,6 +1,8 @@
 """Hugging Face: a callback that watches what a Trainer trains.
 
     trainer = Trainer(model, args, train_dataset=..., callbacks=[TrainVitalsCallback()])
+
+The loss, the probes and the optimiser are the Trainer's own unless told.
 """
 
 from __future__ import annotations
