@@ -6,6 +6,7 @@ Legend: N samples, K groups.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,8 +51,8 @@ def members_of(groups: Groups) -> list[int | str]:
     >>> members_of(torch.tensor([2, 0]))
     [2, 0]
     """
-    plain = groups.tolist() if hasattr(groups, "tolist") else groups  # pyright: ignore[reportAttributeAccessIssue]
-    return list(plain)
+    given: Any = groups  # NumPy's arrays give plain numbers as tensors do
+    return list(given.tolist() if hasattr(given, "tolist") else given)
 
 
 def check_groups(groups: Groups, option: str, name: str) -> None:

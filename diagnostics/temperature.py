@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
@@ -58,7 +58,7 @@ def best_temperature(log_p: Tensor, labels: Tensor) -> float:
         return float(scores(log_p, labels, math.exp(log_beta)).mean())
 
     try:
-        log_beta = brentq(slope, -_WIDEST, _WIDEST, xtol=1e-12)
+        log_beta = root_scalar(slope, bracket=(-_WIDEST, _WIDEST), xtol=1e-12).root
     except ValueError as error:
         raise Missing(f"no temperature between 1e-17 and 1e17 is best: {error}") from error
     return math.exp(-float(log_beta))
