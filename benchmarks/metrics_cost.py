@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import trainvitals as tv
 from trainvitals.diagnostics.base import Diagnostic, Needs, Tier
-from trainvitals.diagnostics.registry import registered
+from trainvitals.diagnostics.registry import registered, select
 from trainvitals.probes.gradients import TrajectoryRecorder
 from trainvitals.probes.measure import take_readings
 from trainvitals.probes.optimizer_view import names_of_parameters
@@ -100,8 +100,9 @@ class Training:
 def preset_row(workload: Workload, preset: str, every: int | None, block: int, target: int, pairs: int) -> dict:
     plain, watched = Training(workload), Training(workload)
     found: list[tuple[float, float]] = []
+    what = [diagnostic.name for diagnostic in select(preset) if not diagnostic.is_dear()]
     with tempfile.TemporaryDirectory() as folder, tv.watch(
-        watched.model, watched.optimizer, loss=F.cross_entropy, **watched.probes, store=folder, probes=preset,
+        watched.model, watched.optimizer, loss=F.cross_entropy, **watched.probes, store=folder, probes=what,
         every=every, budget=None,
     ):  # fmt: skip
         plain.block(block), watched.block(block)  # caches, and the first measurements that are dearer
@@ -209,10 +210,11 @@ def main() -> None:
         preset_row(workload, *preset, max(1, pairs * 50 // preset[2])) for workload in workloads for preset in PRESETS
     ]
     notes = [
-        f"A preset on a fixed schedule (budget=None): {pairs} pairs of blocks of 50 steps, half as many of 100 for "
-        f"`default`, each diagnostic at its own interval; batches of {BATCH}, probes of {BATCH} + {BATCH} samples. "
+        f"What a preset measures on the schedule (budget=None): {pairs} pairs of blocks of 50 steps, half as many of "
+        f"100 for `default`, each diagnostic at its own interval; batches of {BATCH}, probes of {BATCH} + {BATCH} samples. "
         f"CPU time of the process, writer's thread included; median (smallest–largest) of {NUM_GROUPS} groups. "
-        "The measurement of step 0 is taken before. Dear metrics (paced) are in a preset only under a budget.",
+        "The measurement of step 0 is taken before. A preset's dear metrics come on top: a budget paces them, to 5 % "
+        "of wall time unless it is told otherwise.",
     ]
     if arguments.quick:
         for row in presets + metric_rows(chosen(True), 1):
@@ -225,8 +227,8 @@ def main() -> None:
             "Each metric measured alone, with all the passes that it needs; together they share them. Passes over a "
             "probe in forward and backward direction, and Hessian products, on the first model; CPU time in training "
             f"steps of a batch of {BATCH}, probes of {BATCH} + {BATCH} samples, median of 3 (dear ones: once). "
-            "*: missing on this model, the time it took to find out. paced: in the preset only under a budget, "
-            "which paces it, or where it is named.",
+            "*: missing on this model, the time it took to find out. paced: dear, so that a budget paces it "
+            "where a preset brings it.",
         ]
         write("metrics_cost", "What each metric costs", rows, notes)
 

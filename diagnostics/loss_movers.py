@@ -67,6 +67,7 @@ class LossMovers(Diagnostic):
     )
     needs = Needs.OUTPUTS | Needs.PARAMETERS
     tier = Tier.FULL
+    is_slow = True  # a gradient of each of the two groups
     interval = 20
     passes = "a forward and a backward pass over the samples that moved most"
     parts = {

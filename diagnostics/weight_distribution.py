@@ -202,6 +202,7 @@ class WeightWasserstein(Diagnostic):
     )
     needs: ClassVar = Needs.PARAMETERS
     tier: ClassVar = Tier.FULL
+    is_slow: ClassVar = True  # sorts all weights
     interval: ClassVar = 500
     chart: ClassVar = Chart.HEATMAP
     keys: ClassVar = "parameter"
