@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,9 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainvitals.diagnostics.attention_sums import AttentionSums
 from trainvitals.diagnostics.base import (
-    Classifier,
     Diagnostic,
     Evaluation,
     Missing,
@@ -34,25 +32,23 @@ from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.input_loss import InputLoss
 from trainvitals.diagnostics.linalg.hvp import HessianOperator
 from trainvitals.diagnostics.linalg.products import Products
-from trainvitals.diagnostics.signal_sums import BranchSums, SignalSums
 from trainvitals.probes.activations import Capture, main_tensor
-from trainvitals.probes.attention import AttentionCapture
 from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
+from trainvitals.probes.captured_layers import CapturedLayers, TrainCapture, heldout_capture
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.input_losses import input_losses
 from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
-from trainvitals.probes.residual_stream import ResidualCapture
 from trainvitals.probes.sample_losses import check_mean, sample_losses
-from trainvitals.probes.subject import Subject, float32_if_half
+from trainvitals.probes.subject import Subject
 from trainvitals.probes.unit_utilities import unit_utilities
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]  # (metric, done, total)
 
 
-class ModelSnapshot:
+class ModelSnapshot(CapturedLayers):
     """Implements `trainvitals.diagnostics.base.Snapshot` on a live model. Use inside `bystander`.
 
     Args:
@@ -87,22 +83,7 @@ class ModelSnapshot:
         self._needs = Needs.NOTHING
         for diagnostic in due.values():
             self._needs |= diagnostic.needs
-        self._start_capture()
-
-    def _start_capture(self) -> None:
-        model = self._subject.model
-        self._attention, self._residuals = AttentionCapture(model), ResidualCapture(model)
-        self._capture = Capture(
-            model,
-            activations=bool(self._needs & Needs.ACTIVATIONS),
-            features=bool(self._needs & Needs.FEATURES),
-            layers=self._layers_of(Needs.FEATURES),
-            signals=bool(self._needs & Needs.SIGNALS),
-        )
-
-    def _layers_of(self, need: Needs) -> list[str]:
-        """Return the names and patterns of layers that diagnostics with this need ask for."""
-        return [name for due in self._due.values() if due.needs & need for name in due.captured_layers()]
+        self._capture = TrainCapture(subject.model, due.values())
 
     # What diagnostics read ----------------------------------------------------------------------
 
@@ -158,26 +139,6 @@ class ModelSnapshot:
             for name, batch in self._subject.heldout_sets.items()
         }
 
-    @cached_property
-    def heldout_features(self) -> Tensor:
-        _ = self._heldout_chunks
-        return _features_of(self._heldout_capture)
-
-    @property
-    def layer_names(self) -> tuple[str, ...]:
-        self._run_train_pass()
-        return self._capture.layer_names
-
-    @property
-    def layer_features(self) -> Mapping[str, Tensor]:
-        self._run_train_pass()
-        return self._capture.collected("layers")
-
-    @property
-    def heldout_layer_features(self) -> Mapping[str, Tensor]:
-        _ = self._heldout_chunks
-        return self._heldout_capture.collected("layers")
-
     @property
     def sample_losses(self) -> Tensor:
         return self.once(_train_sample_losses)
@@ -186,55 +147,9 @@ class ModelSnapshot:
     def heldout_sample_losses(self) -> Tensor:
         return self.once(_heldout_sample_losses)
 
-    @property
-    def activations(self) -> Mapping[str, Tensor]:
-        self._run_train_pass()
-        return self._capture.collected("activations")
-
-    @property
-    def unit_axes(self) -> Mapping[str, int]:
-        self._run_train_pass()
-        return self._capture.unit_axes
-
-    @property
-    def attention(self) -> Mapping[str, AttentionSums]:
-        self._run_train_pass()
-        return self._attention.layers
-
-    @property
-    def signals(self) -> Mapping[str, SignalSums]:
-        self._run_train_pass()
-        return self._capture.signals
-
-    @property
-    def branches(self) -> Mapping[str, BranchSums]:
-        self._run_train_pass()
-        return self._residuals.branches
-
-    @property
-    def layer_outputs(self) -> Mapping[str, Tensor]:
-        self._run_train_pass()
-        return self._capture.collected("layer_outputs")
-
     @cached_property
     def unit_utilities(self) -> Mapping[str, Tensor | None]:
         return unit_utilities(self._subject, self.parameters)
-
-    @cached_property
-    def features(self) -> Tensor:
-        self._run_train_pass()
-        return _features_of(self._capture)
-
-    @cached_property
-    def classifier(self) -> Classifier:
-        self._run_train_pass()
-        name = self._capture.classifier_name
-        if name is None:
-            raise Missing("no linear layer was called on the probe batch, so there is no classifier")
-        module = self._subject.model if name == "model" else self._subject.model.get_submodule(name)
-        weight, bias = module.weight, module.bias
-        assert isinstance(weight, Tensor)  # Capture only names modules that are nn.Linear
-        return Classifier(name, float32_if_half(weight), float32_if_half(bias) if isinstance(bias, Tensor) else None)
 
     @cached_property
     def gradient(self) -> Mapping[str, Tensor]:
@@ -430,7 +345,7 @@ class ModelSnapshot:
 
     def _run_plain_pass(self) -> None:
         self._train_chunks = []  # without what a failed pass left
-        self._start_capture()
+        self._capture = TrainCapture(self._subject.model, self._due.values())
         batch = self._subject.train
         wants_gradient = bool(self._needs & Needs.GRADIENT) and "hessian" not in vars(self)
         sums: list[Tensor] | None = None
@@ -446,12 +361,7 @@ class ModelSnapshot:
 
     def _captured(self, batch: ProbeBatch, index: int, parameters: Mapping[str, Tensor]) -> Tensor:
         self._subject.num_passes["forward"] += 1
-        with ExitStack() as watching:
-            if self._needs & Needs.ATTENTION:
-                watching.enter_context(self._attention.capturing())
-            if self._needs & Needs.SIGNALS:
-                watching.enter_context(self._residuals.capturing())
-            watching.enter_context(self._capture.capturing(batch.sizes[index]))
+        with self._capture.capturing(batch.sizes[index]):
             loss, outputs = self._subject.loss_and_outputs(parameters, batch.chunks[index])
         assert self._train_chunks is not None
         self._train_chunks.append((loss.detach(), main_tensor(outputs).detach()))
@@ -462,11 +372,20 @@ class ModelSnapshot:
             raise Missing("no held-out probe batch was given (heldout=)")
         return self._subject.heldout
 
+    def _captured_train(self) -> TrainCapture:
+        self._run_train_pass()
+        return self._capture
+
+    def _captured_heldout(self) -> Capture:
+        _ = self._heldout_chunks
+        return self._heldout_capture
+
+    def _module(self, name: str) -> nn.Module:
+        return self._subject.model if name == "model" else self._subject.model.get_submodule(name)
+
     @cached_property
     def _heldout_capture(self) -> Capture:
-        keeps = bool(self._needs & Needs.HELDOUT_FEATURES)
-        layers = self._layers_of(Needs.HELDOUT_FEATURES)
-        return Capture(self._subject.model, activations=False, features=keeps, layers=layers)
+        return heldout_capture(self._subject.model, self._due.values())
 
     @cached_property
     def _heldout_chunks(self) -> list[tuple[Tensor, Tensor]]:
@@ -494,13 +413,6 @@ class ModelSnapshot:
             return self.train.labels()
         except Missing:
             return None, None
-
-
-def _features_of(capture: Capture) -> Tensor:
-    found = capture.collected("features").get("features")
-    if found is None:
-        raise Missing("no linear layer was called on the probe batch, so there are no last-layer features")
-    return found
 
 
 def _train_sample_losses(snapshot: ModelSnapshot) -> Tensor:
