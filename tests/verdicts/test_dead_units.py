@@ -54,6 +54,12 @@ def test_a_narrow_layer_that_settled_in_the_first_steps_and_learns_on_is_healthy
     assert states_of_a_replay(DeadUnits(), found, RARE[12:]) == [VerdictState.HEALTHY]
 
 
+def test_the_rank_that_every_net_loses_early_is_no_sign():
+    share = np.where(RARE < 200, 0.1, 0.4)
+    rank = np.clip(40 - RARE / 5, 16, None)
+    assert DeadUnits().judge(run(share, rank)).state == VerdictState.HEALTHY
+
+
 def test_units_that_come_back_are_not_dead():
     share = np.where((RARE > 600) & (RARE < 1000), 0.8, 0.1)
     assert DeadUnits().judge(run(share)).state == VerdictState.HEALTHY

@@ -49,6 +49,12 @@ def test_neural_collapse_is_another_thing():
     assert RepresentationCollapse().judge(run(rank, 1.0)).state == VerdictState.HEALTHY
 
 
+def test_half_of_the_rank_lost_with_a_quarter_of_the_samples_is_an_alarm():
+    rank = np.where(RARE < 1000, 12.0, 5.5)
+    assert RepresentationCollapse().judge(run(rank, np.where(STEPS < 1000, 0.97, 0.7))).state == VerdictState.ALARM
+    assert RepresentationCollapse().judge(run(rank, 0.97)).state == VerdictState.HEALTHY
+
+
 def test_a_task_that_is_not_learned_has_not_lost_its_features():
     assert RepresentationCollapse().judge(run(25.0, 0.1)).state == VerdictState.HEALTHY
 

@@ -55,6 +55,13 @@ def test_the_end_of_a_schedule_is_not_this():
     assert StepTooSmall().judge(run(loss, rate=cosine)).state == VerdictState.HEALTHY
 
 
+def test_tiny_steps_beside_weights_that_were_thrown_are_another_condition():
+    norm = (STEPS, np.where(STEPS < 100, 5.0, 400.0)[:, None], ("w",))
+    found = run(SLOW)
+    found._source.series["weights.norm.value"] = norm
+    assert StepTooSmall().judge(found).state == VerdictState.HEALTHY
+
+
 def test_a_warm_up_is_not_this():
     found = run(SLOW, rate=0.001 * STEPS / STEPS[-1])
     assert states_of_a_replay(StepTooSmall(), found, STEPS[12:]) == [VerdictState.HEALTHY]

@@ -40,6 +40,13 @@ def test_one_tensor_that_leaves_the_others_behind_is_an_alarm_since_it_did():
     assert judgement.summary.startswith("b grows")
 
 
+def test_one_tensor_that_grows_fourfold_when_training_is_under_way_is_an_outlier():
+    scores = np.outer(STEPS > 1000, [0.0, 20.0, 0.1, 0.2, 0.1])
+    outlier = {"weights.norm.outlier": (STEPS, scores, KEYS)}
+    found = run(1.1, one_to=4.0, curve=np.clip((STEPS - 900) / 400, 0, 1), **outlier)
+    assert WeightNormGrowth().judge(found).state == VerdictState.ALARM
+
+
 @pytest.mark.parametrize("to", [1.0, 1.5, 3.0])
 def test_usual_growth_is_healthy(to):
     assert WeightNormGrowth().judge(run(to)).state == VerdictState.HEALTHY

@@ -78,6 +78,9 @@ def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
     before = float(rank.value[max(0, end - 3) : end].max())  # where they died between two measurements, the earlier
     fall = rank.since(since)
     words = "the features vary in fewer directions since then"
+    if since < rank.step[-1] / 5:  # every net goes down to the rank that its task needs, early
+        return [Sign(fall.with_values(fall.value / before), 0.25, BELOW, _LYLE, words, release=0.3, patience=2,
+                     reliability=0.5, quantity="effective rank over that before")]  # fmt: skip
     return [Sign(fall.with_values(fall.value / before), 0.75, BELOW, _LYLE, words, release=0.85, patience=2,
                  reliability=0.5, quantity="effective rank over that before")]  # fmt: skip
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Series, cleaned
 from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
@@ -46,12 +47,15 @@ class RepresentationCollapse(Condition):
                    release=1.5 * needed, patience=2, reliability=0.7, starts="crossing")  # fmt: skip
         fallen = Sign(share, 0.15, BELOW, _GARRIDO, "little is left of the rank that they once had", release=0.25,
                       patience=2, reliability=0.6, quantity="effective rank over its largest")  # fmt: skip
+        late = Sign(_late(rank), 0.6, BELOW, _BANK, "much of it was lost when training was under way",
+                    release=0.75, patience=2, reliability=0.6, quantity="effective rank over that at a fifth of the run")  # fmt: skip
         mixed = _not_told_apart(run)
         against = [] if mixed is None else [Sign(
             run.series("accuracy.train"), 0.95, ABOVE, _PAPYAN, "the classes are told apart", release=0.9, patience=2,
         )]  # fmt: skip
-        signs = [low, fallen, *([mixed] if mixed is not None else [])]
-        found = weigh(signs, watch=2, alarm=2, leading=[low], against=against)
+        signs = [low, late, fallen, *([mixed] if mixed is not None else [])]
+        leading = [low, late] if mixed is not None else [low]  # without labels a task may need fewer and fewer
+        found = weigh(signs, watch=2, alarm=2, leading=leading, against=against)
         missing = () if mixed is not None else (run.why_missing("accuracy.train"),)
         return found.judgement(
             f"The features have lost their rank ({rank.last:.3g} directions now)",
@@ -69,11 +73,19 @@ def _rank(run: RunFacts) -> Series:
     return cleaned("rank.effective", step[order], value[order])
 
 
+def _late(rank: Series) -> Series:
+    """Return the rank over that at a fifth of the run so far; the first five measurements settle."""
+    index = np.arange(len(rank))
+    return rank.with_values(rank.value / rank.value[np.minimum(np.maximum(index // 5, 5), index)])
+
+
 def _not_told_apart(run: RunFacts) -> Sign | None:
-    """Return the sign that the train accuracy is nearer to chance than to 1; None for no classifier."""
+    """Return the sign that the train accuracy is nearer to chance than to its best; None for no classifier."""
     accuracy, chance = run.series("accuracy.train"), run.chance_accuracy
     if not accuracy:
         return None
     middle = 0.5 * (1 + chance) if chance is not None else 0.5
-    return Sign(accuracy, middle, BELOW, "half way from chance to 1", "the train classes are not told apart",
-                release=middle + 0.1, reliability=0.6)  # fmt: skip
+    best = np.maximum.accumulate(running_median(accuracy.value, 3))
+    level = np.maximum(middle, best - 0.2)
+    return Sign(accuracy, level, BELOW, "half way from chance to 1, or a fifth below its best",
+                "the train classes are not told apart, or no longer", release=level + 0.1, reliability=0.6)  # fmt: skip

@@ -7,7 +7,7 @@ from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.sign import ABOVE, Sign
 from trainvitals.verdicts.weigh import weigh
-from trainvitals.verdicts.weight_course import total_norm
+from trainvitals.verdicts.weight_course import largest_jump, total_norm
 
 _PRIETO = "Prieto et al. 2025, Grokking at the Edge of Numerical Stability"
 _BANK = "measured on the bank of labelled runs, setting half"
@@ -28,7 +28,7 @@ class SoftmaxCollapse(Condition):
     )  # fmt: skip
 
     def judge(self, run: RunFacts) -> Judgement:
-        """Return `alarm` when a good part of the losses is 0 and the held-out data has not been learned."""
+        """Return `watch` when many losses are 0 and one thing more shows that it matters, `alarm` for two."""
         zero = run.need("softmax_collapse", 4)
         many = Sign(zero, 0.1, ABOVE, _BANK, "a tenth or more of the train losses are exactly 0", release=0.05,
                     reliability=0.75)  # fmt: skip
@@ -38,11 +38,13 @@ class SoftmaxCollapse(Condition):
         grown = Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 3.0, ABOVE, _BANK,
                      "the weights have grown to several times their size", release=2.5, reliability=0.5,
                      quantity="weights over their start")  # fmt: skip
+        half = Sign(zero, 0.5, ABOVE, _BANK, "half of them or more", release=0.4, reliability=0.6)
+        thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1)
         along = run.layers("grad.nlm").median()
         scaling = Sign(along, 0.3, ABOVE, f"{_PRIETO}, section 4.2", "the gradient mostly scales the weights",
                        release=0.2, reliability=0.6,
                        quantity="cosine of descent and weights, median of the tensors")  # fmt: skip
-        found = weigh([many, behind, grown, scaling], watch=2, alarm=2, leading=[many])
+        found = weigh([many, behind, half, grown, scaling], watch=2, alarm=3, leading=[many], against=[thrown])
         beside = (("gap.accuracy", gap), ("weights.norm.value", norm))
         missing = [run.why_missing(name) for name, series in beside if not series]
         return found.judgement(

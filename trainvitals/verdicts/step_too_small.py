@@ -15,6 +15,7 @@ from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Floats, Ints, Series
 from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
 from trainvitals.verdicts.weigh import weigh
+from trainvitals.verdicts.weight_course import largest_growth
 
 _KARPATHY = "Karpathy 2015, CS231n notes on babysitting the learning process: a tenth of the usual 1e-3"
 _COHEN = "Cohen et al. 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability"
@@ -57,7 +58,8 @@ class StepTooSmall(Condition):
             reliability=0.5,
         )  # fmt: skip
         steps = [sign for sign in (tiny, far) if sign.series]
-        found = weigh([slow, *steps], watch=1 + len(steps), alarm=1 + len(steps), leading=[slow])
+        needed = 1 + len(steps)
+        found = weigh([slow, *steps], watch=needed, alarm=needed, leading=[slow], against=_blown_up(run, course))
         missing = [run.why_missing(name) for name, series in (("update.ratio", update), ("stability.ratio", ratio))
                    if not series]  # fmt: skip
         judgement = found.judgement("The steps are too small", "The steps are not what holds the loss up", missing)
@@ -71,6 +73,15 @@ def _since(run: RunFacts, judgement: Judgement) -> int | None:
     rate = run.learning_rate.until(judgement.noticed)
     changed = np.flatnonzero(np.abs(np.diff(np.log(np.maximum(rate.value, 1e-300)))) > np.log(1.5))
     return int(rate.step[changed[-1] + 1] if len(changed) else run.series("loss.train").step[0])
+
+
+def _blown_up(run: RunFacts, course: LossCourse) -> list[Sign]:
+    """Return the signs that an earlier step was far too large: beside weights that it threw, any step is tiny."""
+    loss = course.loss.with_values(course.peak)
+    return [
+        Sign(loss, 3.0, ABOVE, _PLAIN, "the loss once shot up", patience=1),
+        Sign(largest_growth(run), 10.0, ABOVE, _PLAIN, "the weights were thrown", patience=1),
+    ]
 
 
 def _at_full_rate(run: RunFacts, steps: Ints) -> NDArray[np.bool_]:

@@ -44,6 +44,8 @@ class WeightNormGrowth(Condition):
                      release=4.0, reliability=0.6, kind="size", quantity="weights over their start")  # fmt: skip
         alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown far more than the others", release=4.0,
                      reliability=0.6, kind="size", quantity=beside)  # fmt: skip
+        late = Sign(_late(odd), 2.0, ABOVE, _BANK, f"{odd.key} left the others behind in mid-training",
+                    release=1.6, reliability=0.5, kind="size", quantity=f"{beside}, since a fifth of the run")  # fmt: skip
         more = [
             Sign(grown, 10.0, ABOVE, _BANK, "it is more than ten times", release=8.0, reliability=0.5,
                  kind="much", quantity="weights over their start"),
@@ -59,9 +61,9 @@ class WeightNormGrowth(Condition):
                  "the logits are very large", release=35.0, reliability=0.4),
         ]  # fmt: skip
         thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1)
-        found = weigh([large, alone, *more], watch=2, alarm=2, leading=[large, alone], against=[thrown])
+        found = weigh([large, alone, late, *more], watch=2, alarm=2, leading=[large, alone, late], against=[thrown])
         return found.judgement(
-            f"{odd.key} grows out of proportion" if alone.holds else "The weights grow out of proportion",
+            f"{odd.key} grows out of proportion" if alone.holds or late.holds else "The weights grow out of proportion",
             f"The weights are {grown.last:.2g} times their size at the start",
         )
 
@@ -78,6 +80,12 @@ def _odd_one(layers: Layers) -> Series:
     best = int(np.argmax(growth[-1]))
     beside = np.maximum(np.median(growth, axis=1), 1.0)
     return Series(layers.name, layers.step[finite], growth[:, best] / beside, layers.keys[best])
+
+
+def _late(odd: Series) -> Series:
+    """Return the growth beside the others since a fifth of the run so far; the first five measurements settle."""
+    index = np.arange(len(odd))
+    return odd.with_values(odd.value / odd.value[np.minimum(np.maximum(index // 5, 5), index)]) if odd else odd
 
 
 def _outlier(run: RunFacts, key: str) -> Series:
