@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict
 
 from trainvitals.redaction import redact_text
 from trainvitals.store.errors import StoreError
@@ -82,7 +83,7 @@ def words_of(error: Exception, address: str) -> str:
 
 def _passwords(address: str) -> list[str]:
     with contextlib.suppress(psycopg.Error):
-        found = psycopg.conninfo.conninfo_to_dict(address)
+        found = conninfo_to_dict(address)
         return [str(found[key]) for key in ("password", "sslpassword") if found.get(key)]
     return []
 

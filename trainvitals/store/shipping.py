@@ -365,7 +365,7 @@ class Following:
         patience_seconds: that the database may be away after the run is over.
     """
 
-    poll_seconds: float = 0.5
+    poll_seconds: float = 0.25
     longest_pause_seconds: float = 10.0
     patience_seconds: float = 3600.0
 
