@@ -25,9 +25,11 @@ from trainvitals.views.words import number, plain, steps
 
 COORDINATES, EXPLAINED, SURFACE = "path.pca.coordinates", "path.pca.explained", "path.landscape"
 HEIGHTS = ("path.barrier.height", "path.barrier.height_heldout")
-CURVE, ENDS = "path.barrier.curve", "path.barrier.ends.curve"
+CURVE, ENDS, WHOLE = "path.barrier.curve", "path.barrier.ends.curve", "path.barrier.ends.height"
 DENSITY, LARGEST = "hessian.density", "hessian.top"
 TIMELINES = (("loss.train", "loss.heldout"), ("path.distance.initial", "path.distance.final"))
+BESIDE = ("path.barrier.curve_heldout", "path.barrier.ends.curve_heldout", "path.barrier.ends.height",
+          "path.barrier.ends.height_heldout")  # one line each: in the sentence, or beside those on the train probe
 IN_PAIRS = {"Distance": "path.distance.between", "Angle, degrees": "path.angle.between", "CKA": "path.cka.between"}
 
 
@@ -46,7 +48,7 @@ def body(view: RunView) -> None:
     grid(view, lead)
     _table(view)
     _pair(view)
-    shown = {name for item in lead for name in item.names} | {*HEIGHTS, CURVE, ENDS, COORDINATES, EXPLAINED, SURFACE}
+    shown = {name for item in lead for name in item.names} | {EXPLAINED, SURFACE, *BESIDE}
     grid(view, [card(d) for d in view.metrics(Question.CHECKPOINTS) if d.name not in shown])
     definitions(view, [name for name in sorted(shown) if name in view.latest and name.startswith("path.")])
 
@@ -62,8 +64,10 @@ def _fact(view: RunView) -> str:
         words += f" Two components hold {100 * first_two:.0f} % of the path's variance."
     if HEIGHTS[0] in view.latest and not (points := view.points(HEIGHTS[0])).empty:
         row = points.loc[points["value"].astype(float).idxmax()]
-        words += f" The highest barrier between neighbours is {number(float(row['value']))}, before {unit} " \
-                 f"{steps(int(row['step']))}."  # fmt: skip
+        words += f" The highest barrier between neighbours is {number(float(row['value']))}, on the way to {unit} " \
+                 f"{steps(int(row['step']))}"  # fmt: skip
+        ends = view.latest[WHOLE][1].value if WHOLE in view.latest else None
+        words += "." if ends is None else f"; from the first to the last it is {number(float(ends))}."
     return words + (f" {len(lost)} left out." if len(lost) else "")
 
 
