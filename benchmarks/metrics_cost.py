@@ -211,7 +211,7 @@ def main() -> None:
     ]
     notes = [
         f"What a preset measures on the schedule (budget=None): {pairs} pairs of blocks of 50 steps, half as many of "
-        f"100 for `default`, each diagnostic at its own interval; batches of {BATCH}, probes of {BATCH} + {BATCH} samples. "
+        f"100 for `default`, each diagnostic at its own interval; batches of {BATCH}, two probes of {BATCH} samples. "
         f"CPU time of the process, writer's thread included; median (smallest–largest) of {NUM_GROUPS} groups. "
         "The measurement of step 0 is taken before. A preset's dear metrics come on top: a budget paces them, to 5 % "
         "of wall time unless it is told otherwise.",
