@@ -48,8 +48,9 @@ class TaskSwitches(Diagnostic):
     changes. Each part is (K,) with the sets as keys. `accuracy`: A(s), at the last measurement at or before the last
     switch (`details["before_step"]`). `gap.lowest`: the lowest accuracy measured since. `gap.depth`: A(s) less that;
     below 0 it has not fallen. `gap.recovery`: steps from the switch to the first measurement within `tolerance` of
-    A(s) after the lowest that was not (to the first of all if none was not); sets that are not back are left out. A
-    fall between two measurements is not seen: the published gap shows at `every=1`. It remembers the run.
+    A(s) after the lowest that was not (to the first of all if none was not); sets that are not back are left out, and
+    a deeper fall later begins anew. A fall between two measurements is not seen: the published gap shows at
+    `every=1`. It remembers the run.
 
     Args:
         switches: the number of steps taken when the task changes, for each change.
