@@ -44,6 +44,10 @@ def test_a_bottleneck_by_design_is_healthy():
     assert RepresentationCollapse().judge(run(4.0 + 0.2 * white(len(RARE)), 0.97)).state == VerdictState.HEALTHY
 
 
+def test_a_bottleneck_of_two_units_that_cannot_tell_ten_classes_apart_has_lost_nothing():
+    assert RepresentationCollapse().judge(run(1.8 + 0.05 * white(len(RARE)), 0.4)).state == VerdictState.HEALTHY
+
+
 def test_neural_collapse_is_another_thing():
     rank = 9 + 20 * np.exp(-RARE / 200)
     assert RepresentationCollapse().judge(run(rank, 1.0)).state == VerdictState.HEALTHY

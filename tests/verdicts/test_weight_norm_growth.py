@@ -56,6 +56,13 @@ def test_growth_from_a_small_start_that_ends_is_healthy():
     assert WeightNormGrowth().judge(run(6.0, curve=np.minimum(1, 8 * TIME))).state == VerdictState.HEALTHY
 
 
+def test_weights_that_start_next_to_nothing_have_to_grow():
+    found = run(200.0)
+    assert WeightNormGrowth().judge(found).state == VerdictState.ALARM
+    found._source.meta["model"] = {"num_trainable": 10**11}  # a norm of 9 at the start is a weight of 3e-5
+    assert WeightNormGrowth().judge(found).state == VerdictState.HEALTHY
+
+
 def test_a_jump_is_another_condition():
     assert WeightNormGrowth().judge(run(30.0, curve=(TIME > 0.5) * 1.0)).state == VerdictState.HEALTHY
 

@@ -48,11 +48,16 @@ class RepresentationCollapse(Condition):
         fallen = Sign(share, 0.15, BELOW, _GARRIDO, "little is left of the rank that they once had", release=0.25,
                       patience=2, reliability=0.6, quantity="effective rank over its largest")  # fmt: skip
         late = Sign(_late(rank), 0.6, BELOW, _BANK, "much of it was lost when training was under way",
-                    release=0.75, patience=2, reliability=0.6, quantity="effective rank over that at a fifth of the run")  # fmt: skip
+                    release=0.75, patience=2, reliability=0.6,
+                    quantity="effective rank over that at a fifth of the run")  # fmt: skip
         mixed = _not_told_apart(run)
         against = [] if mixed is None else [Sign(
             run.series("accuracy.train"), 0.95, ABOVE, _PAPYAN, "the classes are told apart", release=0.9, patience=2,
         )]  # fmt: skip
+        against.append(Sign(
+            rank.with_values(np.maximum.accumulate(rank.value)), 1.5 * needed, BELOW, _BANK,
+            "they never had more, as behind a bottleneck", patience=1,
+        ))  # fmt: skip
         signs = [low, late, fallen, *([mixed] if mixed is not None else [])]
         leading = [low, late] if mixed is not None else [low]  # without labels a task may need fewer and fewer
         found = weigh(signs, watch=2, alarm=2, leading=leading, against=against)

@@ -16,6 +16,7 @@ _HOFFER = "Hoffer, Hubara, Soudry 2017, Train longer, generalize better: healthy
 _IGLEWICZ = "Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers, section 3.3"
 _BANK = "measured on the bank of labelled runs, setting half"
 _MIN_POINTS = 8
+_SMALL_WEIGHT = 0.01  # half of what GPT-2 starts with, below the usual start of layers with up to 3,000 inputs
 
 
 class WeightNormGrowth(Condition):
@@ -38,14 +39,16 @@ class WeightNormGrowth(Condition):
         norm = total_norm(run)
         if len(norm) < _MIN_POINTS:
             raise Unmeasured(run.why_missing("weights.norm.value", len(norm), _MIN_POINTS))
-        grown, odd = norm.with_values(norm.value / norm.value[0]), _odd_one(large_tensors(run))
+        grown = norm.with_values(norm.value / _usual_start(run, float(norm.value[0])))
+        odd = _odd_one(large_tensors(run))
         beside = f"growth of {odd.key} over that of the middle tensor"
         large = Sign(grown, 5.0, ABOVE, _BANK, "all weights together have grown to several times their size",
                      release=4.0, reliability=0.6, kind="size", quantity="weights over their start")  # fmt: skip
         alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown far more than the others", release=4.0,
                      reliability=0.6, kind="size", quantity=beside)  # fmt: skip
         late = Sign(_late(odd), 2.0, ABOVE, _BANK, f"{odd.key} left the others behind in mid-training",
-                    release=1.6, reliability=0.5, kind="size", quantity=f"{beside}, since a fifth of the run")  # fmt: skip
+                    release=1.6, reliability=0.5, kind="size",
+                    quantity=f"{beside}, since a fifth of the run")  # fmt: skip
         more = [
             Sign(grown, 10.0, ABOVE, _BANK, "it is more than ten times", release=8.0, reliability=0.5,
                  kind="much", quantity="weights over their start"),
@@ -66,6 +69,12 @@ class WeightNormGrowth(Condition):
             f"{odd.key} grows out of proportion" if alone.holds or late.holds else "The weights grow out of proportion",
             f"The weights are {grown.last:.2g} times their size at the start",
         )
+
+
+def _usual_start(run: RunFacts, start: float) -> float:
+    """Return the norm at the start, or that of weights of size 0.01 if it was smaller: they have to grow to learn."""
+    num = (run.meta.get("model") or {}).get("num_trainable", 0)
+    return max(start, _SMALL_WEIGHT * float(num) ** 0.5)
 
 
 def _odd_one(layers: Layers) -> Series:
