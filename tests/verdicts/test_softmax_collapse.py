@@ -31,9 +31,9 @@ def test_a_gradient_that_only_scales_the_weights_is_another_sign():
     assert SoftmaxCollapse().judge(run(gap=-0.05, **{"grad.nlm": nlm})).state == VerdictState.ALARM
 
 
-def test_zeros_of_a_net_that_has_generalised_are_healthy_while_they_are_few_and_else_to_be_watched():
-    assert SoftmaxCollapse().judge(run(0.3 * ZEROS, gap=-0.02)).state == VerdictState.HEALTHY
-    assert SoftmaxCollapse().judge(run(gap=-0.02)).state == VerdictState.WATCH
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_zeros_of_a_net_that_has_generalised_are_healthy(share):
+    assert SoftmaxCollapse().judge(run(share * ZEROS, gap=-0.02)).state == VerdictState.HEALTHY
 
 
 def test_zeros_after_a_jump_of_the_weights_are_another_condition():
@@ -55,4 +55,4 @@ def test_it_is_unknown_without_the_share_and_less_sure_without_a_held_out_set():
 def test_a_replay_does_not_flicker(seed):
     noisy = run(np.clip(ZEROS + 0.02 * white(len(STEPS), seed), 0, 1))
     seen = states_of_a_replay(SoftmaxCollapse(), noisy, STEPS[6:])
-    assert seen == [VerdictState.HEALTHY, VerdictState.WATCH, VerdictState.ALARM]
+    assert seen == [VerdictState.HEALTHY, VerdictState.ALARM]

@@ -46,8 +46,8 @@ class WeightNormGrowth(Condition):
                      release=4.0, reliability=0.6, kind="size", quantity="weights over their start")  # fmt: skip
         alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown far more than the others", release=4.0,
                      reliability=0.6, kind="size", quantity=beside)  # fmt: skip
-        late = Sign(_late(odd), 2.0, ABOVE, _BANK, f"{odd.key} left the others behind in mid-training",
-                    release=1.6, reliability=0.5, kind="size",
+        late = Sign(_late(odd), 3.0, ABOVE, _BANK, f"{odd.key} left the others behind in mid-training",
+                    release=2.4, reliability=0.5, kind="size",
                     quantity=f"{beside}, since a fifth of the run")  # fmt: skip
         more = [
             Sign(grown, 10.0, ABOVE, _BANK, "it is more than ten times", release=8.0, reliability=0.5,
