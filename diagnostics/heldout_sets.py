@@ -23,10 +23,18 @@ Number = tuple[float, float]  # value and standard error
 def mean_confidence(evaluation: Evaluation) -> Number:
     """Return the mean over samples of max_c p_ic, and its standard error; labels need not be among the classes.
 
+    Of a classifier of tokens it is the mean over tokens with a target.
+
     Raises:
-        Missing: if outputs are not (N, C) with C >= 2 or hold NaN or Inf, or targets are not whole numbers (N,).
+        Missing: if outputs are not (N, C) with C >= 2 or hold NaN or Inf, or targets are not whole numbers (N,); of
+            tokens, as `Evaluation.labelled`.
     """
     outputs, targets = evaluation.outputs, evaluation.targets
+    if outputs.ndim > 2:
+        cases = evaluation.labelled
+        sure = log_probabilities(cases.outputs).max(1).values.exp()  # (R,)
+        spread = cases.mean_error(sure)
+        return float(sure.mean()), math.nan if spread is None else spread
     if targets is None or targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
         raise Missing("targets are not class labels, so that outputs are no probabilities of classes")
     if outputs.ndim != 2 or outputs.shape[1] < 2:
@@ -79,8 +87,8 @@ class HeldoutSets(Diagnostic):
     summary = "How the network does on each of several held-out sets."
     formula = r"\frac{1}{M_s}\sum_{i \in s} \ell_i"
     undefined = (
-        "No held-out set; loss: it is NaN or Inf; accuracy and confidence: outputs that are not (N, C) or targets that "
-        "are not class labels."
+        "No held-out set; loss: it is NaN or Inf; accuracy and confidence: outputs without classes for the targets, or "
+        "targets that are not class labels."
     )
     source = (
         "Hendrycks, Gimpel 2017, A Baseline for Detecting Misclassified and Out-of-Distribution Examples, section 2 "

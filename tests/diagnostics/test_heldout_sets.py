@@ -123,6 +123,16 @@ def test_what_is_no_set_is_refused(sets, words):
         measured(["heldout"], heldout=sets)
 
 
+def test_tokens_with_a_target_count_in_a_language_model():
+    generator = torch.Generator().manual_seed(0)
+    z, y = torch.randn(4, 6, 5, generator=generator), torch.randint(5, (4, 6), generator=generator)
+    y[:, -2:] = -100
+    loss = float(F.cross_entropy(z.flatten(0, 1), y.flatten()))
+    found = HeldoutSets().measure(FakeSnapshot(heldout_sets={"a": evaluation(loss, z, y)}))
+    assert found["confidence"].value.tolist() == pytest.approx([float(z[:, :4].softmax(-1).amax(-1).mean())], rel=1e-6)
+    assert found["accuracy"].value.tolist() == pytest.approx([float((z[:, :4].argmax(-1) == y[:, :4]).float().mean())])
+
+
 def test_missing_with_the_reason():
     assert "no held-out probe" in measured(["heldout"])["heldout.loss"].missing
     regression = FakeSnapshot(heldout_sets={"a": evaluation(math.inf, torch.zeros(4, 1), torch.randn(4, 1))})
