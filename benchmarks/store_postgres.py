@@ -164,7 +164,8 @@ def cpu_seconds(server: Server, number: int) -> dict[str, float]:
     records = [dict(zip(names, row, strict=True)) for row in rows]
     spent = {"writer": 0.0, "shipper": 0.0}
     with tempfile.TemporaryDirectory() as spool, RunWriter.create(spool, "cpu", {}, {}) as writer:
-        with Shipper(writer.path, server.database(f"cpu_{number}")) as shipper:
+        shipper = Shipper(writer.path, server.database(f"cpu_{number}"))
+        with shipper:
             shipper.ship()
             before = _server_seconds(server)
             for step in range(5 * 4096):
@@ -211,14 +212,15 @@ def main() -> None:
         cpu = [cpu_seconds(server, i) for i in range(options.repeats)]
         with server.session() as session:
             version = session.execute("SHOW server_version").fetchone()[0]
-    print(json.dumps({"free": free, "lag": lags, "cpu": cpu}, indent=1))
+    raw = {"free": free, "lag": lags, "cpu": cpu}
+    print(json.dumps(raw, indent=1))
     text = write(options, free, lags, cpu, version)
     print(text)
     if not options.no_save:
         folder = Path(__file__).parent / "results"
         (folder / "store_postgres.md").write_text(text, encoding="utf-8")
         (folder / "store_postgres.json").write_text(
-            json.dumps({"machine": report.machine(), "postgresql": version, "free": free, "lag": lags, "cpu": cpu}, indent=1) + "\n"
+            json.dumps({"machine": report.machine(), "postgresql": version, **raw}, indent=1) + "\n"
         )
 
 
