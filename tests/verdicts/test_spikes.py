@@ -44,12 +44,17 @@ def test_heavy_tails_of_batches_are_no_spikes():
     assert found <= 5  # of 20,000 points
 
 
-def test_a_hard_batch_is_no_spike_unless_it_is_worse_than_guessing_or_lasts():
-    for height, width, expected in ((1.0, 1, 0), (5.0, 1, 1), (1.0, 3, 1)):
-        loss = falling(0.05)
-        loss[200 : 200 + width] = height
-        assert len(find_spikes(series(loss), CHANCE, is_batch=True)) == expected
-        assert len(find_spikes(series(loss), CHANCE)) == 1
+@pytest.mark.parametrize(
+    ("height", "width", "at", "expected"),
+    [(1.0, 1, [200], 0), (5.0, 1, [200], 0), (5.0, 1, [200, 250, 300], 3), (1.0, 1, [200, 250, 300], 0),
+     (1.0, 3, [200], 1)],
+)  # fmt: skip
+def test_a_bad_batch_is_a_spike_only_if_it_lasts_or_there_are_three_worse_than_guessing(height, width, at, expected):
+    loss = falling(0.05)
+    for i in at:
+        loss[i : i + width] = height
+    assert len(find_spikes(series(loss), CHANCE, is_batch=True)) == expected
+    assert len(find_spikes(series(loss), CHANCE)) == len(at)
 
 
 def test_what_stays_up_is_a_change_of_level():

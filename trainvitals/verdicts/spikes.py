@@ -40,8 +40,8 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     Args:
         loss: positive values at steps.
         reference: the loss of having learned nothing.
-        is_batch: the loss is that of changing batches: a single point that stands out may be a hard batch, unless
-            it is worse than guessing; two in a row are the model.
+        is_batch: the loss is that of changing batches: a single point that stands out may be a bad batch that did no
+            harm, unless there are three that are worse than guessing; two in a row are the model.
     """
     if len(loss) < WINDOW:
         return []
@@ -51,10 +51,12 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     noise = _noise_before(rise)
     high = (rise > _Z * noise) & (rise > _RISE) & (loss.value - np.exp(level) > 0.02 * reference)
     high[:WINDOW] = False  # the noise is not known yet
+    lasts = np.append(high[1:], False) | np.insert(high[:-1], 0, False)
     if is_batch:
-        beside = np.append(high[1:], False) | np.insert(high[:-1], 0, False)
-        high &= beside | (loss.value > 1.5 * reference)
+        high &= lasts | (loss.value > 1.5 * reference)
     found = list(_grouped(loss, log_loss, level, np.flatnonzero(high)))
+    if is_batch and sum(not lasts[spike.index] for spike in found) < 3:
+        found = [spike for spike in found if lasts[spike.index]]
     return [] if len(found) > max(3, _COMMON * len(loss)) else found
 
 
