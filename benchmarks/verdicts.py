@@ -18,13 +18,16 @@ import multiprocessing
 import os
 import pkgutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import verdict_bank
-from verdict_bank.setting import FOR_REPORT, FOR_THRESHOLDS, Setting, Truth
+from report import RESULTS, machine
+from verdict_bank.evaluation import Findings, evaluate
+from verdict_bank.report import report
+from verdict_bank.setting import FIRED, FOR_REPORT, FOR_THRESHOLDS, Setting, Truth
 from verdict_bank.training import Entry, train
 
 FOLDER = Path(__file__).parent / ".bank"
@@ -135,10 +138,39 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few small runs in a folder of their own, nothing saved")
     parser.add_argument("--no-save", action="store_true", help="print the report, write no file")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.folder, arguments.only = arguments.folder / "quick", QUICK
     if arguments.what in ("all", "generate"):
         generate(arguments.folder, arguments.jobs, arguments.only)
     if arguments.what == "relabel":
         relabel(arguments.folder)
+    if arguments.what in ("all", "evaluate", "report"):
+        _judge(arguments)
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    half = arguments.half if arguments.what == "evaluate" else None
+    entries = load(arguments.folder, half)
+    with multiprocessing.get_context("spawn").Pool(arguments.jobs) as pool:
+        findings = evaluate(entries, pool)
+    if arguments.runs and half == FOR_THRESHOLDS:
+        print_runs(entries, findings)
+    text = report(entries, findings, machine())
+    print(text)
+    if arguments.what != "evaluate" and not arguments.no_save and not arguments.quick:
+        (RESULTS / "verdicts.md").write_text(text)
+
+
+def print_runs(entries: Sequence[Entry], findings: Mapping[str, Findings]) -> None:
+    """Print each run's conditions that are labelled, that fire, or that should have stayed quiet."""
+    for entry in entries:
+        for condition, answer in findings[entry.path].ours.items():
+            expected = entry.labels.get(condition)
+            if expected is None and answer.state not in FIRED:
+                continue
+            should = "nothing" if expected is None else f"{'/'.join(sorted(expected.states))} within {expected.onset}"
+            judged = "" if expected or condition in entry.quiet or entry.is_healthy else " (not judged)"
+            print(f"{entry.setting}-s{entry.seed} {condition}: {answer.state} since {answer.since}, {should}{judged}")
 
 
 if __name__ == "__main__":
