@@ -136,7 +136,8 @@ class Adversarial(Diagnostic):
         "No radius was given (option epsilon); inputs that are not floating-point numbers, or lie outside the range in "
         "clip; a model that is called through forward=; a gradient by the inputs that is not finite, or none. "
         "Linearity and abnormal: a loss that has no value for one sample alone, is not their mean, or is not finite. "
-        "Gap and robust: outputs that are not (N, C) or targets that are not class labels; robust.heldout: no held-out probe."
+        "Gap and robust: outputs that are not (N, C) or targets that are not class labels; robust.heldout: no held-out "
+        "probe."
     )
     source = (
         "Goodfellow, Shlens, Szegedy 2015, Explaining and Harnessing Adversarial Examples, section 4 (FGSM); Madry et "
