@@ -12,9 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import trainvitals as tv
+from trainvitals.diagnostics.base import Needs
+from trainvitals.diagnostics.registry import registered
 
 EVERY = 3
-LIVE_ONLY = ("probe.", "grad.slow_share", "grad.successive", "update.", "data.")  # need successive training steps
+
+# What needs successive training steps, or counts a live run's cost, is not in an analysis.
+LIVE_ONLY = ("probe.", "data.", *(
+    metric for cls in registered().values() if cls.needs & Needs.TRAJECTORY for metric in cls.descriptions()
+))  # fmt: skip
 
 
 def build() -> nn.Module:

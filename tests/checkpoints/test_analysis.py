@@ -43,7 +43,7 @@ def test_any_executor_gives_the_same_numbers(few, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
 def test_everything_is_as_in_the_live_run_with_two_processes(dtype, tolerance, tmp_path):
-    seen = live.train(tmp_path, "full", 5, dtype)
+    seen = live.train(tmp_path, "full", 4, dtype)
     post = tv.analyze(seen.folder, **seen.arguments, what="full", store=tmp_path / "post", workers=2)
     assert live.assert_same_numbers(tv.open_run(seen.run), post, tolerance) > 1000
 

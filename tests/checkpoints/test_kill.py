@@ -14,6 +14,7 @@ from checkpoints import live_training as live
 
 import trainvitals as tv
 
+NUM = 10
 WHAT = ["loss.train", "overtraining", "cka", "growth_law", "hessian.tracked", "weights.norm"]
 SCRIPT = """
 import sys, time
@@ -35,7 +36,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_killed_analysis_goes_on_and_redoes_nothing(tmp_path):
-    seen = live.train(tmp_path, WHAT, 14)
+    seen = live.train(tmp_path, WHAT, NUM)
     store = tmp_path / "runs"
 
     def started(seconds: float) -> subprocess.Popen:
@@ -44,19 +45,19 @@ def test_a_killed_analysis_goes_on_and_redoes_nothing(tmp_path):
                                         folder=str(seen.folder), store=str(store)))  # fmt: skip
         return subprocess.Popen([sys.executable, "-W", "ignore", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
-    process = started(0.05)
-    deadline = time.monotonic() + 90
-    while _num_steps(store, "growth_law.r2_log") < 5 or _num_steps(store, "loss.train") < 5:
-        assert process.poll() is None, "it ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with started(0.05) as process:
+        try:
+            while _num_steps(store, "growth_law.r2_log") < 3 or _num_steps(store, "loss.train") < 3:
+                assert process.poll() is None, "it ended before it was killed"
+                time.sleep(0.05)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
     run = tv.open_run("checkpoints", store)
     assert run.status == "crashed"
     before = {name: run.series(name) for name in run.names()}
-    assert 5 <= len(before["loss.train"]) < 14
-    assert started(0.0).wait(120) == 0
+    assert 3 <= len(before["loss.train"]) < NUM
+    with started(0.0) as process:
+        assert process.wait() == 0
     after = tv.open_run("checkpoints", store)
     assert (after.id, after.status) == (run.id, "finished")
     assert live.assert_same_numbers(tv.open_run(seen.run), after, 1e-6) > 100

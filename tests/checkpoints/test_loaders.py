@@ -191,7 +191,7 @@ def _fuzzed(data: st.DataObject, whole: bytes) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_fuzzed_checkpoints_raise_nothing_but_our_error(name, data, seeds, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / f"fuzz-{name.replace(' ', '_')}{seeds[name].suffix}"
@@ -207,7 +207,7 @@ def test_fuzzed_checkpoints_raise_nothing_but_our_error(name, data, seeds, tmp_p
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_fuzzed_pickles_inside_a_whole_archive_raise_nothing_but_our_error(data, seeds, tmp_path_factory):
     """Zip archives are guarded by checksums: the pickle inside is changed and packed anew."""
