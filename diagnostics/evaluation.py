@@ -11,7 +11,7 @@ Legend: N samples, T tokens (or pixels) of a sample, C classes, R labelled cases
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +24,7 @@ IGNORED = -100  # the target of a token that has none: torch's and Hugging Face'
 _SAME_LOSS = 1e-3  # relative: what the loss may differ from the cross-entropy of a pairing
 _MAX_CASES = 1024  # tokens used where a number needs all their outputs or features at once
 _MAX_ENTRIES = 2**25  # of their outputs: 256 MiB in float64
-_CHUNK_ENTRIES = 2**22  # of outputs widened to float64 at a time
+_CHUNK_ENTRIES = 2**22  # of outputs looked at at a time
 
 
 @dataclass(frozen=True)
@@ -182,16 +182,24 @@ def _pairing_of(evaluation: Evaluation) -> _Pairing:
     if len(candidates) == 1:  # nothing to choose: one token, or classes in front as torch's cross-entropy has them
         return candidates[0]
     tried = []
-    for pairing in candidates:
-        found = cross_entropies(pairing.scores, pairing.targets)
-        if any(math.isclose(evaluation.loss, value, rel_tol=_SAME_LOSS, abs_tol=1e-9) for value in found):
-            return pairing
-        tried.append(f"{found[0]:.6g}")
+    for scores, pairings in _by_scores(candidates):
+        found = cross_entropies(scores, [pairing.targets for pairing in pairings])
+        for pairing, means in zip(pairings, found, strict=True):
+            if any(math.isclose(evaluation.loss, mean, rel_tol=_SAME_LOSS, abs_tol=1e-9) for mean in means):
+                return pairing
+            tried.append(f"{means[0]:.6g}")
     raise Missing(
         f"which output belongs to which target is not known: the loss, {evaluation.loss:.6g}, is not the mean "
         f"cross-entropy of tokens with their own targets or the next ones ({', '.join(tried)}); "
         f"mark tokens without a loss with {IGNORED}"
     )
+
+
+def _by_scores(candidates: Sequence[_Pairing]) -> Iterator[tuple[Tensor, list[_Pairing]]]:
+    """Yield scores with the pairings that share them, in order."""
+    for scores in dict.fromkeys(id(pairing.scores) for pairing in candidates):
+        sharing = [pairing for pairing in candidates if id(pairing.scores) == scores]
+        yield sharing[0].scores, sharing
 
 
 def _pairings(outputs: Tensor, targets: Tensor | None) -> Iterator[_Pairing]:
@@ -232,23 +240,29 @@ def _check_range(pairing: _Pairing) -> None:
         raise Missing(f"targets lie outside 0..{num_classes - 1} (and {IGNORED} for none)")
 
 
-def cross_entropies(scores: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Return the mean cross-entropy over tokens with a target, and the mean over samples of each one's own mean.
+def cross_entropies(scores: Tensor, pairings: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """Return two means of the cross-entropy for each of several targets: over tokens, and over samples' own means.
+
+    The softmax is taken once for all, in the dtype of the scores: it is to tell pairings apart.
 
     Args:
         scores: (N, T..., C).
-        targets: (N, T...), -100 where there is none.
+        pairings: targets (N, T...), -100 where there is none.
     """
     size = max(1, _CHUNK_ENTRIES // max(1, scores[:1].numel()))
-    sums, counts = [], []
-    for z, y in zip(scores.split(size), targets.split(size), strict=True):
-        losses = torch.nn.functional.cross_entropy(
-            z.double().flatten(0, -2), y.flatten(), reduction="none", ignore_index=IGNORED
-        )
-        sums.append(losses.view(len(z), -1).sum(1))
-        counts.append((y != IGNORED).flatten(1).sum(1))
-    total, count = torch.cat(sums), torch.cat(counts)
-    has_some = count > 0
-    if not has_some.any():
+    sums = torch.zeros(len(pairings), len(scores), dtype=torch.float64, device=scores.device)  # of each sample
+    for start in range(0, len(scores), size):
+        z = scores[start : start + size]
+        log_z = z.logsumexp(-1)  # (n, T...)
+        for index, targets in enumerate(pairings):
+            y = targets[start : start + size]
+            losses = log_z - z.gather(-1, y.clamp(min=0)[..., None]).squeeze(-1)
+            sums[index, start : start + size] = losses.double().masked_fill(y == IGNORED, 0.0).flatten(1).sum(1)
+    return [_means(total, (y != IGNORED).flatten(1).sum(1)) for total, y in zip(sums, pairings, strict=True)]
+
+
+def _means(sums: Tensor, counts: Tensor) -> tuple[float, float]:
+    kept = counts > 0
+    if not kept.any():
         return math.nan, math.nan
-    return float(total.sum() / count.sum()), float((total[has_some] / count[has_some]).mean())
+    return float(sums.sum() / counts.sum()), float((sums[kept] / counts[kept]).mean())

@@ -130,9 +130,14 @@ def test_drawing_is_repeatable_in_order_and_without_repeats():
 
 def test_cross_entropy_in_pieces_is_that_of_torch(monkeypatch):
     z, y = tokens(3)
+    pairings = [y, module.shifted(y), torch.full_like(y, -100)]
     monkeypatch.setattr(module, "_CHUNK_ENTRIES", 2 * T * V)
-    of_tokens, _ = cross_entropies(z, y)
-    assert of_tokens == pytest.approx(F.cross_entropy(z.flatten(0, 1), y.flatten()).item(), rel=1e-12)
+    found = cross_entropies(z, pairings)
+    for targets, (of_tokens, of_samples) in zip(pairings[:2], found, strict=False):
+        assert of_tokens == pytest.approx(F.cross_entropy(z.flatten(0, 1), targets.flatten()).item(), rel=1e-12)
+        each = [F.cross_entropy(z[i], targets[i]).item() for i in range(N) if (targets[i] != -100).any()]
+        assert of_samples == pytest.approx(sum(each) / len(each), rel=1e-12)
+    assert all(math.isnan(mean) for mean in found[2])
 
 
 def test_one_value_a_sample_has_the_usual_standard_error():
