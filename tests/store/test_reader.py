@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from trainvitals.schema import Description, Event, Question, Reading, Record, ReferenceLine, Status
 from trainvitals.store.errors import StoreError
@@ -319,3 +320,31 @@ def test_the_file_of_another_program_is_refused_and_left_alone(tmp_path):
     with pytest.raises(StoreError, match="another program"):
         RunReader(path).names()
     assert path.read_bytes() == before
+
+
+def test_a_folder_that_may_not_be_entered_any_more_is_an_error_in_words(tmp_path, monkeypatch):
+    path = write(tmp_path, [record(1, loss=1.0)]).path
+
+    def refuse(self, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(StoreError, match=r"expected a TrainVitals run file, got .* cannot be read: permission denied"):
+        RunReader(path).header()
+
+
+DTYPES = st.sampled_from(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ">f4", ">i8"])
+ARRAYS = DTYPES.flatmap(lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=1, max_dims=2, min_side=0)))
+
+
+@given(st.lists(st.tuples(STEP, ARRAYS), max_size=6))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_arrays_of_every_kind_come_back_at_whatever_step(tmp_path, logged):
+    writer = write(tmp_path, [Record(step, 1.0, {"m": Reading(array)}) for step, array in logged])
+    expected = sorted(logged, key=lambda pair: pair[0])
+    found = RunReader(writer.path).series("m").vectors
+    assert [vector.step for vector in found] == [step for step, _ in expected]
+    for vector, (_, array) in zip(found, expected, strict=True):
+        value = vector.arrays["value"]
+        assert (value.shape, value.dtype) == (array.shape, array.dtype.newbyteorder("<"))
+        np.testing.assert_array_equal(value, array)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 def present(path: Path) -> Path:
     """Return the path of a run now: a log on a network becomes a plain file when the run ends."""
-    if path.suffix == LOG_SUFFIX and not path.exists() and path.with_suffix(".sqlite").exists():
+    if path.suffix == LOG_SUFFIX and not os.path.exists(path) and os.path.exists(path.with_suffix(".sqlite")):
         return path.with_suffix(".sqlite")
     return path
 
@@ -110,8 +111,13 @@ def _connect_reader(path: Path) -> tuple[sqlite3.Connection, Path | None]:
     a moment: that is tried again. A folder that cannot be written has no room for the log's index:
     without a log the file is opened as immutable, with one a copy of both is read.
     """
-    if not path.is_file():
-        raise _unreadable(path, "no such file" if not path.exists() else "not a file")
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:  # it is gone, or a folder above it may not be entered any more
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror).lower()
+        raise _unreadable(path, reason) from error
+    if not stat.S_ISREG(kind):
+        raise _unreadable(path, "not a file")
     deadline = time.monotonic() + OPENING_SECONDS
     while True:
         try:
