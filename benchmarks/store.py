@@ -99,7 +99,7 @@ def scale_rows(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str
                      f"{one['num_shown']} points shown; {one['bytes_per_point']:.2f} bytes a point",
                      "goal": "100; less than twice that of 1e5"})  # fmt: skip
         print(rows[-1], flush=True)
-    raw["listing"] = lists = store_scale.listing(folder / "many", options.runs, 5)
+    raw["listing"] = lists = store_scale.listing(folder / "many", options.runs, 3)
     for key, words in (("with_ms", "in a new process"), ("with_cpu_ms", "in a new process, CPU time"),
                        ("again_ms", "again"), ("without_ms", "in a new process, without the catalogue")):  # fmt: skip
         goal = "200" if key.startswith("with_") else "none"

@@ -40,6 +40,7 @@ def _overlapping(seed: int, num_classes: int, dim: int, distance: float, width: 
         data,
         lambda m: sgd(m, 0.05, 0.9),
         steps,
+        probes=("default", "probe.knn"),
         augment=_fresh(seed, num_classes, dim, distance, 1.0),
     )
 

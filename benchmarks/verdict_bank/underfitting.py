@@ -37,7 +37,12 @@ SETTINGS = [
         "under-linear-parts",
         FOR_THRESHOLDS,  # a linear model on classes of many parts
         lambda s: of(
-            mlp(10, 4), blobs(4, 10, 2000, s, distance=4, parts=6), lambda m: sgd(m, 0.1, 0.9), 500, label=plateau
+            mlp(10, 4),
+            blobs(4, 10, 2000, s, distance=4, parts=6),
+            lambda m: sgd(m, 0.1, 0.9),
+            500,
+            probes=("default", "probe.knn"),
+            label=plateau,
         ),
     ),
     faulty(
