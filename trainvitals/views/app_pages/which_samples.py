@@ -1,5 +1,8 @@
 """Which samples? The ones that matter most, with what they look like, and how their numbers went."""
 
+from typing import Any
+
+import pandas as pd
 import streamlit as st
 
 from trainvitals.schema import Question
@@ -35,8 +38,8 @@ def body(view: RunView) -> None:
     definitions(view, [name for name in USED if name in view.descriptions and name in HIDDEN])
 
 
-def _columns(rows, pictures: bool) -> dict:
-    config: dict = {"Sample": st.column_config.NumberColumn(format="%d", width="small", pinned=True)}
+def _columns(rows: pd.DataFrame, pictures: bool) -> dict[str, Any]:
+    config: dict[str, Any] = {"Sample": st.column_config.NumberColumn(format="%d", width="small", pinned=True)}
     if pictures:
         config["Input"] = st.column_config.ImageColumn(width="small")
     for name in ("Label", "Predicted", "Forgotten"):
