@@ -55,7 +55,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(subprocess.CalledProcessError):
-            self.stop()
+            self.stop("immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, name: str, *words: object) -> None:

@@ -68,6 +68,7 @@ def test_every_folder_is_a_run_and_restarts_are_joined(tmp_path):
         assert series[series["step"] == 10]["value"].tolist() == [5.0, 105.0]
 
 
+@pytest.mark.slow
 def test_more_points_than_the_queue_holds_lose_none(tmp_path):
     with SummaryWriter(str(tmp_path / "logs")) as writer:
         for step in range(20_000):

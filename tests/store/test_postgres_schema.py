@@ -178,6 +178,7 @@ def certificate(folder, name: str, signed_by: str | None, host: str) -> None:
             "-CAcreateserial", "-out", f"{name}.crt", "-days", "2", "-extfile", "names")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None or program("initdb") is None, reason="needs openssl and PostgreSQL")
 def test_verify_full_takes_the_right_certificate_and_no_other(tmp_path, run):
     certificate(tmp_path, "ca", None, "our own CA")

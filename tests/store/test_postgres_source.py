@@ -54,6 +54,26 @@ def test_the_last_readings_are_those_of_the_file(run, address):
     np.testing.assert_array_equal(here["v"][1].value, there["v"][1].value)
 
 
+def test_the_last_readings_of_many_metrics_are_those_of_the_file_in_few_answers(tmp_path, address, monkeypatch):
+    with RunWriter.create(tmp_path, "many", {}, {}) as writer:
+        for step in range(12_000):
+            scalars = {f"m{i}": float(step * i) for i in range(40) if step % (i + 1) == 0}
+            readings = {f"v{i}": Reading(np.arange(3.0) + step + i) for i in range(12)} if step % 4000 == 0 else {}
+            writer.append(Record(step, 1.7e9 + step, readings, scalars))
+    with Shipper(writer.path, address) as shipper:
+        shipper.ship()
+    queries = []
+    execute = psycopg.Connection.execute
+    monkeypatch.setattr(psycopg.Connection, "execute", lambda *a, **k: queries.append(a[1]) or execute(*a, **k))
+    here, there = RunReader(writer.path).latest(), RunReader(opening(address, writer.id)).latest()
+    assert here.keys() == there.keys()
+    assert len(here) == 52
+    for name, (step, last) in here.items():
+        assert there[name][0] == step
+        np.testing.assert_array_equal(there[name][1].value, last.value)
+    assert len(queries) < 100
+
+
 @pytest.mark.parametrize("name", [HOSTILE, "%s", "loss' OR '1'='1", "\\", "名前"])
 def test_what_is_asked_for_is_never_a_statement(run, address, name):
     assert len(RunReader(opening(address, run.id)).series(name).points) == 0

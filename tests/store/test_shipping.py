@@ -130,6 +130,7 @@ def test_shipping_again_changes_nothing(tmp_path, address):
     assert versions(address) == before
 
 
+@pytest.mark.slow
 def test_a_run_that_grows_is_shipped_piece_by_piece(tmp_path, address):
     writer = RunWriter.create(tmp_path, "grows", {}, {})
     rng = np.random.default_rng(0)
@@ -174,6 +175,7 @@ def test_a_shipper_that_dies_anywhere_is_taken_up_by_the_next(tmp_path, address,
     writer.close()
 
 
+@pytest.mark.slow
 def test_two_shippers_of_one_run_do_no_harm(tmp_path, address):
     writer = write(tmp_path, 4000)
     threads = [threading.Thread(target=follow, args=(writer.path, address, QUICK)) for _ in range(2)]
@@ -349,6 +351,7 @@ def test_a_server_that_crashes_and_comes_back_after_half_a_minute_under_load_los
     assert_same(writer.path, address, writer.id)
 
 
+@pytest.mark.slow
 def test_a_restart_under_load_loses_nothing(tmp_path, server, address):
     def trouble(at: int) -> None:
         if at in (3, 6):
