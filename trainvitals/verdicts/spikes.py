@@ -26,7 +26,7 @@ class Spike(NamedTuple):
     step: int  # of its first point
     recovered: int  # step at which it was back
     height: float  # largest loss over the level before
-    index: int  # of its first point
+    at: int  # the index of its first point
 
 
 def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> list[Spike]:
@@ -55,8 +55,8 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     if is_batch:
         high &= lasts | (loss.value > 1.5 * reference)
     found = list(_grouped(loss, log_loss, level, np.flatnonzero(high)))
-    if is_batch and sum(not lasts[spike.index] for spike in found) < 3:
-        found = [spike for spike in found if lasts[spike.index]]
+    if is_batch and sum(not lasts[spike.at] for spike in found) < 3:
+        found = [spike for spike in found if lasts[spike.at]]
     return [] if len(found) > max(3, _COMMON * len(loss)) else found
 
 
