@@ -48,6 +48,15 @@ def test_a_diagnostic_goes_on_from_a_file_as_if_it_had_never_stopped(name, tmp_p
             np.testing.assert_array_equal(right[metric].value, reading.value)
 
 
+def test_numbers_of_numpy_do_not_cost_the_memory_of_the_others(tmp_path):
+    whole, other = select(["overtraining", "spike"])
+    whole._best_loss, whole._best_step, other._log_loss = np.float64(0.5), np.int64(3), 1.0
+    memory.save(tmp_path / "memory", {"overtraining": 3, "spike": 3}, [whole, other])
+    restored = select(["overtraining", "spike"])
+    assert memory.restore(tmp_path / "memory", restored) == {"overtraining": 3, "spike": 3}
+    assert (restored[0]._best_loss, restored[0]._best_step, restored[1]._log_loss) == (0.5, 3, 1.0)
+
+
 def test_those_that_remember_are_told_by_their_fields():
     assert {"overtraining", "cka", "hessian.tracked", "growth_law", "forgetting", "spike"} <= set(REMEMBERING)
     assert not {"hessian.top", "oui", "grad.slow_share", "grad.noise_scale"} & set(REMEMBERING)

@@ -70,7 +70,7 @@ class Ledger:
             return cls(RunWriter.create(store, name, meta, descriptions), found.problems, {}, ())
         with Run(path) as run:
             done = {metric: _steps(run, metric) for metric in run.names()}
-            told = [Event(row.step, row.time, row.kind, row.message) for row in run.events().itertuples()]
+            told = [Event(*row) for row in run.events().itertuples(index=False, name=None)]
         return cls(RunWriter.resume(path, descriptions), found.problems, done, told)
 
     @property

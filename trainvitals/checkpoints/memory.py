@@ -58,8 +58,8 @@ def restore(path: Path, diagnostics: Sequence[Diagnostic]) -> dict[str, int]:
         return {}
     found: dict[str, int] = {}
     for diagnostic in diagnostics:
-        entry = kept.get(diagnostic.name) if isinstance(kept, dict) else None
         try:
+            entry: Any = kept[diagnostic.name]
             fields = {name: _decoded(entry["fields"][name], diagnostic) for name in _memory_fields(diagnostic)}
             step = int(entry["step"])
         except (TypeError, KeyError, ValueError, AttributeError):
@@ -77,13 +77,15 @@ def _memory_fields(diagnostic: Diagnostic) -> list[str]:
 
 
 def _encoded(value: Any) -> Any:
+    if isinstance(value, np.generic):  # before the plain ones: np.float64 is a float, and pickles as NumPy's
+        return value.item()
     if isinstance(value, (*_PLAIN, Tensor)):
         return value
-    if isinstance(value, (np.ndarray, np.generic)):
-        return {"kind": "array", "value": torch.as_tensor(np.asarray(value))}
+    if isinstance(value, np.ndarray):
+        return {"kind": "array", "value": torch.as_tensor(value)}
     if isinstance(value, Mapping):
         return {"kind": "dict", "items": [[_encoded(k), _encoded(v)] for k, v in value.items()]}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         fields = {f.name: _encoded(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"kind": "dataclass", "class": type(value).__name__, "fields": fields}
     for kind, cls in _SEQUENCES.items():

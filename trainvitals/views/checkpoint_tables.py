@@ -48,7 +48,8 @@ def table(view: RunView) -> pd.DataFrame:
         rows["checkpoint"] = [clean(labels.get(str(step), "")) for step in rows["step"]]
     for name in COLUMNS:
         if name in view.latest:
-            rows[view.descriptions[name].title] = rows["step"].map(firsts(view, name))
+            values = firsts(view, name)
+            rows[view.descriptions[name].title] = [values.get(step, math.nan) for step in rows["step"]]
     return rows
 
 

@@ -137,8 +137,8 @@ def _table(view: RunView) -> None:
         config = {name: st.column_config.NumberColumn(format="%.4g") for name in rows.columns[2:]}
         height = min(400, 40 + 36 * len(rows))
         st.dataframe(rows, hide_index=True, key="checkpoints-table", column_config=config, height=height)
-        for row in lost.itertuples():
-            st.caption(f"Left out at {steps(int(row.step))}: {plain(row.message, 600)}")
+        for step, message in zip(lost["step"], lost["message"], strict=True):
+            st.caption(f"Left out at {steps(int(step))}: {plain(message, 600)}")
 
 
 def _pair(view: RunView) -> None:
