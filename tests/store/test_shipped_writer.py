@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 import trainvitals as tv
 from trainvitals.cli import app
-from trainvitals.schema import Status
+from trainvitals.schema import Record, Status
 from trainvitals.store.errors import StoreError
+from trainvitals.store.writer import RunWriter
 
 SECRET = "s3cret-Pa55"
 CHECKOUT = Path(__file__).parents[2]
@@ -146,6 +147,19 @@ def test_a_database_that_refuses_is_an_error_before_training_without_the_passwor
         output = call(*command, change(address), code=1)
         assert SECRET not in output
         assert "wrong-Pa55" not in output
+
+
+def test_ship_reads_the_address_from_standard_input_and_follows_to_the_end(address, spool):
+    writer = RunWriter.create(spool, "offline", {}, {})
+    writer.append(Record(1, 0.0, {}, {"loss": 1.0}))
+    writer.close()
+    for words, code in (([writer.path, "--to", "-", "--follow"], 0), ([writer.path, "--to", "runs/"], 1),
+                        (["no such run", "--to", "-", "--store", spool], 2)):  # fmt: skip
+        result = CliRunner().invoke(app, ["ship", *map(str, words)], input=f"{address}\n")
+        assert result.exit_code == code, result.output
+        assert SECRET not in result.output
+    with tv.open_run(writer.id, store=address) as run:
+        assert run.series("loss")["value"].tolist() == [1.0]
 
 
 KILLED = """
