@@ -29,8 +29,8 @@ def test_no_spike_is_healthy_one_is_watched_three_are_an_alarm():
     assert "3 times" in several.summary
 
 
-def test_spikes_of_the_first_half_are_forgotten():
-    assert judged(spiked(30)).state == VerdictState.HEALTHY
+def test_spikes_of_the_first_quarter_are_forgotten():
+    assert judged(spiked(23)).state == VerdictState.HEALTHY
 
 
 def test_a_loss_that_is_logged_at_every_step_shows_what_the_probe_does_not():

@@ -46,15 +46,21 @@ def test_heavy_tails_of_batches_are_no_spikes():
 
 @pytest.mark.parametrize(
     ("height", "width", "at", "expected"),
-    [(1.0, 1, [200], 0), (5.0, 1, [200], 0), (5.0, 1, [200, 250, 300], 3), (1.0, 1, [200, 250, 300], 0),
-     (1.0, 3, [200], 1)],
+    [(1.0, 1, [200], 0), (5.0, 1, [200], 0), (50.0, 1, [200], 1), (5.0, 1, [200, 250, 300], 3),
+     (1.0, 1, [200, 250, 300], 0), (1.0, 3, [200], 1)],
 )  # fmt: skip
-def test_a_bad_batch_is_a_spike_only_if_it_lasts_or_there_are_three_worse_than_guessing(height, width, at, expected):
+def test_a_bad_batch_is_a_spike_if_it_lasts_or_is_far_worse_than_guessing_or_one_of_three(height, width, at, expected):
     loss = falling(0.05)
     for i in at:
         loss[i : i + width] = height
     assert len(find_spikes(series(loss), CHANCE, is_batch=True)) == expected
     assert len(find_spikes(series(loss), CHANCE)) == len(at)
+
+
+def test_a_loss_far_worse_than_guessing_is_a_spike_in_the_loudest_noise():
+    loss = 0.02 * np.exp(1.5 * white(N))
+    loss[200] = 300.0
+    assert [spike.step for spike in find_spikes(series(loss), CHANCE, is_batch=True)] == [200]
 
 
 def test_what_stays_up_is_a_change_of_level():

@@ -16,6 +16,7 @@ from trainvitals.verdicts.spikes import WINDOW, Spike, find_spikes
 from trainvitals.verdicts.weigh import weigh
 
 _CHOWDHERY = "Chowdhery et al. 2023, PaLM: Scaling Language Modeling with Pathways, section 5.1"
+_FORGOTTEN = 0.25  # of the run so far: spikes of its first quarter
 _IGLEWICZ = "Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers (robust deviations)"
 
 
@@ -35,18 +36,18 @@ class LossSpikes(Condition):
     )  # fmt: skip
 
     def judge(self, run: RunFacts) -> Judgement:
-        """Return `watch` for one or two spikes in the last half of the run, `alarm` for more."""
+        """Return `watch` for one or two spikes in the last three quarters of the run, `alarm` for more."""
         course = loss_course(run, WINDOW)
         loss, spikes = _with_most_spikes(run, course.reference)
         count = _count(loss.name, run.series(loss.name).step, spikes)
-        what = "spikes in the last half of the run"
+        what = "spikes in the last three quarters of the run"
         one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "it has spiked", patience=1, reliability=0.7, quantity=what)
         again = "it does so again and again"
         more = Sign(count, 2.5, ABOVE, _IGLEWICZ, again, patience=1, reliability=0.7, quantity=what)
         found = weigh([one, more], watch=1, alarm=2, leading=[one])
         if not found.holding:
             return found.judgement(f"No spike stands out from the noise of {loss.name}", "The loss has no spikes")
-        recent = [s for s in spikes if s.step > loss.step[-1] / 2]
+        recent = [s for s in spikes if s.step > _FORGOTTEN * loss.step[-1]]
         highest = max(recent, key=lambda s: s.height)
         times = "once" if len(recent) == 1 else f"{len(recent)} times"
         judgement = found.judgement(
@@ -67,11 +68,11 @@ def _with_most_spikes(run: RunFacts, reference: float) -> tuple[Series, list[Spi
 
 
 def _count(name: str, step: Ints, spikes: list[Spike]) -> Series:
-    """Return at each step how many spikes have recovered that began in the last half of the run so far."""
+    """Return at each step how many spikes have recovered that began in the last three quarters of the run so far."""
     begun = np.array([s.step for s in spikes], np.int64)
     back = np.array([s.recovered for s in spikes], np.int64)
     known = np.searchsorted(np.sort(back), step, side="right")
-    old = np.searchsorted(begun, step // 2, side="right")
+    old = np.searchsorted(begun, (_FORGOTTEN * step).astype(np.int64), side="right")
     return Series(name, step, np.maximum(known - old, 0).astype(np.float64))
 
 

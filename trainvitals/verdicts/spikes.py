@@ -17,6 +17,7 @@ WINDOW = 21  # points before, whose median is the level that a peak stands out f
 _Z = 8.0  # robust deviations of the noise before: 1e-14 of normal noise, and room for the heavy tails of real ones
 _RISE = np.log(2.0)  # at least, of log loss
 _BACK = 0.5  # of the height: so far it must come down again to have recovered
+_FAR = 5.0  # times the loss of guessing: whatever the noise, a net that had learned does not go there
 _COMMON = 0.03  # of the points: peaks that are more common than that are the noise of the series
 
 
@@ -33,15 +34,15 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     """Return the isolated spikes of a positive loss.
 
     A point belongs to a spike if its log stands out by 8 robust deviations from the median of the 21 points before,
-    if it is twice that level, and above it by 2 % of the reference. It must come back within 21 points: what stays
-    up is a change of level, of another task or of a run that diverged. What happens at more than 3 % of the points
-    is noise.
+    or if it is five times worse than guessing where that level was better; and if it is twice that level, and above
+    it by 2 % of the reference. It must come back within 21 points: what stays up is a change of level, of another
+    task or of a run that diverged. What happens at more than 3 % of the points is noise.
 
     Args:
         loss: positive values at steps.
         reference: the loss of having learned nothing.
-        is_batch: the loss is that of changing batches: a single point that stands out may be a bad batch that did no
-            harm, unless there are three that are worse than guessing; two in a row are the model.
+        is_batch: the loss is that of changing batches: a single point that stands out may be a hard batch, unless it
+            is five times worse than guessing, or three are worse at all; two in a row are the model.
     """
     if len(loss) < WINDOW:
         return []
@@ -49,14 +50,15 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     level = _level_before(log_loss)
     rise = log_loss - level
     noise = _noise_before(rise)
-    high = (rise > _Z * noise) & (rise > _RISE) & (loss.value - np.exp(level) > 0.02 * reference)
+    stands_out = (rise > _Z * noise) | ((loss.value > _FAR * reference) & (np.exp(level) < reference))
+    high = stands_out & (rise > _RISE) & (loss.value - np.exp(level) > 0.02 * reference)
     high[:WINDOW] = False  # the noise is not known yet
     lasts = np.append(high[1:], False) | np.insert(high[:-1], 0, False)
     if is_batch:
         high &= lasts | (loss.value > 1.5 * reference)
     found = list(_grouped(loss, log_loss, level, np.flatnonzero(high)))
     if is_batch and sum(not lasts[spike.at] for spike in found) < 3:
-        found = [spike for spike in found if lasts[spike.at]]
+        found = [spike for spike in found if lasts[spike.at] or loss.value[spike.at] > _FAR * reference]
     return [] if len(found) > max(3, _COMMON * len(loss)) else found
 
 

@@ -32,12 +32,12 @@ class Weighed:
         """Return the judgement in words.
 
         Args:
-            found: what is said when it is there, without a full stop; what holds is added with its figures.
+            found: what is said when it is there, without a full stop; the first three that hold are added with figures.
             healthy: what is said when it is not there, likewise; what spoke nearest for it is added.
             missing: what was not measured and would have told more; it lowers the confidence.
         """
         present = self.state != VerdictState.HEALTHY
-        shown = [e for e in self.evidence if e.holds] if present else list(self.evidence[:2])
+        shown = [e for e in self.evidence if e.holds][:3] if present else list(self.evidence[:2])
         trust = self.confidence * 0.9 ** len(missing)
         return Judgement(
             state=self.state, summary=sentence(found if present else healthy, shown), since=self.since,
