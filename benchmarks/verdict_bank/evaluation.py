@@ -46,7 +46,11 @@ def _findings(entry: Entry) -> Findings:
 
 def naive_answers(read: Callable[[str], pd.DataFrame]) -> dict[str, dict[str, Answer]]:
     """Return what each naive rule says of a run."""
-    return {rule.words: {condition: rule(read)} for condition, rules in RULES.items() for rule in rules}
+    found: dict[str, dict[str, Answer]] = {}
+    for condition, rules in RULES.items():
+        for rule in rules:  # a rule may stand for two conditions
+            found.setdefault(rule.words, {})[condition] = rule(read)
+    return found
 
 
 def early_series(read: Callable[[str], pd.DataFrame]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

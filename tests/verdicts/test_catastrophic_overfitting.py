@@ -13,29 +13,34 @@ BREAK = 1000
 BROKEN = STEPS > BREAK
 
 
-def judged(gap=0.0, abnormal=0.0, linearity=1e-4):
-    series = {"adv.gap": gap, "adv.abnormal": abnormal, "adv.linearity": linearity}
+def judged(gap=0.0, abnormal=0.0, pgd=0.3):
+    series = {"adv.gap": gap, "adv.abnormal": abnormal, "adv.robust.train": pgd}
     return CatastrophicOverfitting().judge(
         facts({name: (STEPS, np.broadcast_to(value, len(STEPS)).astype(float)) for name, value in series.items()})
     )
 
 
 def test_a_break_is_an_alarm_since_the_break():
-    judgement = judged(np.where(BROKEN, 0.6, 0.05), np.where(BROKEN, 0.3, 0.0), np.where(BROKEN, 1e-2, 1e-4))
+    judgement = judged(np.where(BROKEN, 0.6, 0.05), np.where(BROKEN, 0.3, 0.0), np.where(BROKEN, 0.1, 0.4))
     assert judgement.state == VerdictState.ALARM
     assert abs(judgement.since - BREAK) <= 100
 
 
-def test_abnormal_samples_and_a_bent_loss_come_first_and_are_watched():
-    assert judged(0.1, np.where(BROKEN, 0.1, 0.0), np.where(BROKEN, 1e-2, 1e-4)).state == VerdictState.WATCH
+def test_a_gradual_break_without_abnormal_samples_is_watched():
+    ramp = np.clip((STEPS - 600) / 1000, 0, 1)
+    assert judged(0.4 * ramp, 0.0, 0.2).state == VerdictState.WATCH
 
 
-def test_a_gap_alone_is_healthy():
-    assert judged(gap=0.4).state == VerdictState.HEALTHY
+def test_a_gap_of_a_network_that_withstands_neither_attack_is_healthy():
+    assert judged(gap=0.25, pgd=0.05).state == VerdictState.HEALTHY
 
 
-def test_a_loss_that_is_bent_from_the_start_is_healthy():
-    assert judged(linearity=1e-1).state == VerdictState.HEALTHY
+def test_a_network_that_withstands_both_attacks_is_healthy():
+    assert judged(gap=0.05, pgd=0.8).state == VerdictState.HEALTHY
+
+
+def test_a_single_abnormal_measurement_is_healthy():
+    assert judged(abnormal=np.where(STEPS == BREAK, 0.3, 0.0), pgd=0.7).state == VerdictState.HEALTHY
 
 
 def test_without_attacks_it_cannot_tell():

@@ -25,7 +25,7 @@ _ALAIN = "Alain, Bengio 2017, Understanding intermediate layers using linear cla
 _OUI = "Fernandez-Hernandez et al. 2025, OUI Need to Talk About Weight Decay, section 4"
 _PAPYAN = "Papyan, Han, Donoho 2020: C classes apart need features of rank C − 1"
 _BANK = "measured on the bank of runs, half for thresholds (benchmarks/results/verdicts.md)"
-_HIGH, _NOTHING, _SHRUNK, _OUI_LOW, _RANK, _KNN = 0.2, 0.85, 0.7, 0.3, 0.5, 0.05
+_HIGH, _NOTHING, _SHRUNK, _OUI_LOW, _RANK, _KNN = 0.2, 0.95, 0.7, 0.3, 0.5, 0.05
 
 
 class Underfitting(Condition):
