@@ -68,4 +68,4 @@ def onset(y: Floats, noticed: int, *, rising: bool) -> int:
     fitted = int(np.argmin(steps)) + 1 if steps.min() < bends.min() else int(np.argmin(bends))
     smooth = running_median(z, 3)
     below = np.flatnonzero(smooth <= smooth[0] + _LEVEL_STILL * (z[-1] - smooth[0]))
-    return lowest + max(fitted, int(below[-1]) if len(below) else 0)
+    return lowest + max(fitted, int(below[-1]) - 1 if len(below) else 0)  # the median of three lags by one

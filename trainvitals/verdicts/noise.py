@@ -5,6 +5,8 @@ Legend: n points.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from trainvitals.verdicts.series import Floats
@@ -32,7 +34,7 @@ def noise_deviation(y: Floats) -> float:
     >>> noise_deviation(np.arange(100.0))
     0.0
     """
-    return robust_deviation(np.diff(y, 2)) / np.sqrt(6) if len(y) >= 4 else 0.0
+    return robust_deviation(np.diff(y, 2)) / math.sqrt(6) if len(y) >= 4 else 0.0
 
 
 def running_noise(y: Floats, width: int = 25) -> Floats:
