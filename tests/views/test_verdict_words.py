@@ -37,7 +37,7 @@ def test_the_evidence_says_what_it_is_from_and_whether_it_holds():
 
 
 def test_unknown_conditions_say_what_is_missing():
-    verdicts = [Verdict("a", "A", UNKNOWN, missing=("nc1: not measured",)), Verdict("b", "B", UNKNOWN, summary="Short."),
-                Verdict("c", "C", HEALTHY)]  # fmt: skip
+    missing = Verdict("a", "A", UNKNOWN, missing=("nc1: not measured",))
+    verdicts = [missing, Verdict("b", "B", UNKNOWN, summary="Short."), Verdict("c", "C", HEALTHY)]
     expected = pd.DataFrame([("A", "nc1: not measured"), ("B", "Short.")], columns=["Condition", "What is missing"])
     pd.testing.assert_frame_equal(words.unknown_table(verdicts), expected)

@@ -58,10 +58,12 @@ class TrainVitalsCallback(Callback):
             given["loss"] = _loss_of(pl_module)
         self.run = tv.watch(pl_module, trainer.optimizers[0], **given, **self._options)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Record what the module has logged since."""
-        step = trainer.global_step
-        if self.run is not None and step != self._logged_at and step % trainer.log_every_n_steps == 0:
+        step, interval = trainer.global_step, trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if self.run is not None and step != self._logged_at and step % interval == 0:
             self._logged_at = step
             self.run.log(**trainer.logged_metrics)
 
@@ -104,7 +106,8 @@ class _Unasked(TrainVitalsCallback):
     """The callback that the environment asked for."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if any(isinstance(other, TrainVitalsCallback) and other is not self for other in trainer.callbacks):
+        others: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        if any(isinstance(other, TrainVitalsCallback) and other is not self for other in others):
             return
         try:
             super().on_train_start(trainer, pl_module)

@@ -1,5 +1,8 @@
 """MLflow: metrics of a run, through its client (needs the package `mlflow` or `mlflow-skinny`)."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# It is optional, and not among what is checked with.
+
 from __future__ import annotations
 
 import re

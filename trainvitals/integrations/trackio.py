@@ -1,5 +1,8 @@
 """trackio: a run of its library, local (needs the package `trackio`)."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# It is optional, and not among what is checked with.
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,5 +1,8 @@
 """Weights & Biases: a run of its library, online or offline as that library is set up (needs the package `wandb`)."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# It is optional, and not among what is checked with.
+
 from __future__ import annotations
 
 from collections.abc import Mapping
