@@ -1,6 +1,6 @@
 """How much faster two processes analyse a folder of checkpoints than one, and whether the numbers are the same.
 
-`python benchmarks/analyze.py [--checkpoints 40] [--repeats 3]` trains a small network, saves checkpoints, and analyses
+`python benchmarks/analyze.py [--checkpoints 60] [--repeats 3]` trains a small network, saves checkpoints, and analyses
 them with one and with two processes of one thread each, by turns, each time as a run of its own. Starting the
 processes is a part of the time. The goal is 1.7 on two idle cores.
 """
@@ -80,7 +80,7 @@ def largest_difference(one: tv.Run, other: tv.Run) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoints", type=int, default=40)
+    parser.add_argument("--checkpoints", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -70,7 +70,7 @@ def train(folder: Path, what, num_checkpoints: int, dtype: torch.dtype = torch.f
         torch.save(copy.deepcopy(state), saved / f"step_{step}.pt")
 
     with tv.watch(model, optimizer, loss=loss, train=(x, y), heldout=given["heldout"], probes=what, every=EVERY,
-                  store=folder / "live", name="live") as run:  # fmt: skip
+                  budget=None, store=folder / "live", name="live") as run:  # fmt: skip
         save(0)
         for step in range(1, EVERY * (num_checkpoints - 1) + 1):
             optimizer.zero_grad()
