@@ -216,7 +216,7 @@ def test_a_server_without_encryption_gets_no_mail(monkeypatch):
 
     monkeypatch.setattr(smtplib, "SMTP", MailServer)
     monkeypatch.setattr(MailServer, "starttls", refuse)
-    with pytest.raises(AlertError, match="mail[.]example"):
+    with pytest.raises(AlertError, match=r"mail[.]example"):
         MailAlert("reader@example.org", "mail.example.org").send(VERDICT, "digits")
     assert [c[0] for c in MailServer.last.calls] == ["connect"]
 
