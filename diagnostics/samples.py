@@ -58,7 +58,8 @@ class Samples(Diagnostic):
         "aum": Part(
             "Mean margin of each sample over the run",
             "Which labels are at odds with what the network learns: far below the others, suspected wrong.",
-            unit="output", formula=r"\frac{1}{t} \sum_{s \le t} \left( z_{iy}^{(s)} - \max_{k \ne y} z_{ik}^{(s)} \right)",
+            unit="output",
+            formula=r"\frac{1}{t} \sum_{s \le t} \left( z_{iy}^{(s)} - \max_{k \ne y} z_{ik}^{(s)} \right)",
         ),
     }  # fmt: skip
 

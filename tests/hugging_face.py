@@ -13,20 +13,13 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from without_torchvision import found_elsewhere, imported
 
 N, T, C, VOCABULARY = 8, 6, 3, 13
 _SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-_find_spec = importlib.util.find_spec
 
-
-def _without_torchvision(name: str, package: str | None = None) -> Any:
-    """torchvision's operators need the very build of torch that it was made for; these models need neither."""
-    return None if name == "torchvision" else _find_spec(name, package)
-
-
-with mock.patch.object(importlib.util, "find_spec", _without_torchvision):
-    import transformers
-
+transformers = imported("transformers")
+with mock.patch.object(importlib.util, "find_spec", found_elsewhere):  # models are looked up on first use
     BertForSequenceClassification = transformers.BertForSequenceClassification
     GPT2LMHeadModel = transformers.GPT2LMHeadModel
     LlamaForCausalLM = transformers.LlamaForCausalLM

@@ -85,8 +85,9 @@ def _in_full(v: Verdict) -> Iterable[str]:
 def _words(e: Evidence) -> str:
     of = f" of {e.key}" if e.key else ""
     side = e.comparison if e.holds else f"not {e.comparison}"
-    told = f"{e.words}: " if e.words else ""
-    return f"{told}{e.value:.4g}, {side} {e.threshold:.4g} (from {e.metric}{of} at step {e.step}; {e.source})"
+    told = f"{e.words}: " if e.holds and e.words else ""
+    what = f"{e.quantity}, " if e.quantity else ""
+    return f"{told}{e.value:.4g}, {side} {e.threshold:.4g} ({what}{e.metric}{of} at step {e.step}; {e.source})"
 
 
 def _alerts(desktop: bool, webhook: str, mail: str, smtp: str) -> list[Alert]:

@@ -56,13 +56,18 @@ def timing(verdict: Verdict) -> str:
 def evidence_table(verdict: Verdict) -> pd.DataFrame:
     """Return the measured numbers beside the levels that they are compared with."""
     columns = ["What", "Value", "Level", "Holds", "From", "Source of the level"]
-    rows = [(clean(e.words or e.metric), number(e.value), f"{clean(e.comparison, 10)} {number(e.threshold)}",
+    rows = [(clean(_what(e)), number(e.value), f"{clean(e.comparison, 10)} {number(e.threshold)}",
              "yes" if e.holds else "no", _origin(e), clean(e.source)) for e in verdict.evidence]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
 def _origin(e: Evidence) -> str:
     return clean(f"{e.metric}{f' of {e.key}' if e.key else ''}, step {steps(e.step)}")
+
+
+def _what(e: Evidence) -> str:
+    """Return the clause if it is true, else what was measured."""
+    return (e.words if e.holds else "") or e.quantity or e.metric
 
 
 def would_change_its_mind(verdict: Verdict) -> str:
@@ -73,8 +78,10 @@ def would_change_its_mind(verdict: Verdict) -> str:
     'the held-out loss has turned: back to 1.1 or below'
     """
     other = {"above": "below", "below": "above"}
-    parts = [f"{clean(e.words or e.metric)}: back to {number(e.threshold)} or {other.get(e.comparison, 'beyond')}"
-             for e in verdict.evidence if e.holds]  # fmt: skip
+    parts = [
+        f"{clean(e.quantity or e.words or e.metric)}: back to {number(e.threshold)} or {other.get(e.comparison, '')}"
+        for e in verdict.evidence if e.holds
+    ]  # fmt: skip
     return "; ".join(parts)
 
 
