@@ -23,6 +23,7 @@ ALLOWED = {
     "trainvitals.__main__": {"trainvitals.cli"},
     "trainvitals.diagnostics": {"torch", "numpy", "scipy", "pyhessian", "trainvitals.schema"},
     "trainvitals.probes": {"torch", "numpy", "trainvitals.diagnostics", "trainvitals.schema", "trainvitals.alerts",
+                           "trainvitals.integrations.forwarder", "trainvitals.integrations.sink",
                            "trainvitals.store.writer", "trainvitals.store.errors", "trainvitals.store.resuming",
                            "trainvitals.store.tagging", "trainvitals.redaction"},
     "trainvitals.store": {"numpy", "psutil", "psycopg", "trainvitals.schema", "trainvitals.redaction"},
@@ -41,6 +42,9 @@ ALLOWED = {
                           "trainvitals.store.reader", "trainvitals.store.errors", "trainvitals.schema",
                           "trainvitals.store.postgres_address"},
     "trainvitals.integrations": {"torch", "lightning", "transformers", "accelerate"},  # and the public names
+    "trainvitals.integrations.forwarder": {"numpy", "trainvitals.integrations.sink", "trainvitals.schema"},
+    **{f"trainvitals.integrations.{tool}": {tool, "torch", "trainvitals.integrations.sink"}
+       for tool in ("tensorboard", "wandb", "mlflow", "trackio")},
     "trainvitals.integrations.huggingface": {"torch", "transformers", "trainvitals.integrations"},
     "trainvitals.integrations.lightning": {"torch", "lightning", "trainvitals.integrations"},
     "trainvitals.demo": {"torch", "sklearn"},  # and the public names, as a user's script
@@ -49,6 +53,7 @@ ALLOWED = {
                              "trainvitals.schema", "trainvitals.store", "trainvitals.redaction"},
     "trainvitals.commands": {"typer", "rich", "torch", "pandas", "trainvitals.run", "trainvitals.schema",
                              "trainvitals.demo", "trainvitals.diagnostics.registry", "trainvitals.alerts",
+                             "trainvitals.verdicts.condition",
                              "trainvitals.store.catalogue", "trainvitals.store.errors", "trainvitals.store.filesystems",
                              "trainvitals.store.fragments", "trainvitals.store.repair", "trainvitals.store.retention",
                              "trainvitals.store.shipping", "trainvitals.store.shipped_writer", "trainvitals.exchange",

@@ -16,6 +16,7 @@ if not (Path(__file__).parent / "diagnostics").is_dir():
 
 _HOMES = {
     "watch": "trainvitals.probes.watch",
+    "Watch": "trainvitals.probes.watch",
     "measure": "trainvitals.probes.measure",
     "analyze": "trainvitals.checkpoints.analysis",
     "every": "trainvitals.probes.schedule",

@@ -119,7 +119,7 @@ def trained(entry, watched, folder):
 
     if watched:
         with tv.watch(model, optimizer, forward=call, train=batch, heldout=entry.batch(torch.float32, seed=9),
-                      every=1, store=folder) as run:  # fmt: skip
+                      every=1, budget=None, store=folder) as run:  # fmt: skip
             train()
         tops = tv.open_run(run.path).series("hessian.top")
         assert tops["step"].nunique() == 4
