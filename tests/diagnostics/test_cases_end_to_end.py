@@ -24,7 +24,7 @@ ACTIVATIONS = {
     "uneven": [("1", SAME)],
 }
 WHAT = ["oui", "oui.layers", "oui.v2", "weights.norm", "grad.norm", "grad.cosine", "grad.coherence",
-        "grad.noise_scale", "nc", "gap", "loss", "accuracy", "overtraining"]  # fmt: skip
+        "grad.noise_scale", "nc1", "nc2", "nc3", "nc4", "gap", "loss", "accuracy", "overtraining"]  # fmt: skip
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

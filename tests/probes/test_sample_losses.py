@@ -144,6 +144,9 @@ class AsksForThem:
 
     needs = Needs.HELDOUT_FEATURES
 
+    def captured_layers(self):
+        return ("last",)
+
 
 def test_without_a_heldout_probe_there_are_neither():
     model, x, y = problem()

@@ -36,6 +36,19 @@ def test_nothing_learned_is_worth_watching():
     assert judged(CHANCE * (1 + 0.002 * white(len(STEPS)))).state == VerdictState.WATCH
 
 
+def test_a_loss_that_has_only_begun_to_fall_is_healthy():
+    late = np.clip((STEPS - 0.7 * STEPS[-1]) / (0.3 * STEPS[-1]), 0, None)
+    slow = CHANCE * (1 - 0.05 * late**2 + 0.0005 * white(len(STEPS)))
+    assert judged(CHANCE * (1 + 0.0005 * white(len(STEPS)))).state == VerdictState.WATCH
+    assert judged(slow).state == VerdictState.HEALTHY
+
+
+def test_it_was_noticed_no_earlier_than_it_began():
+    judgement = judged(CHANCE * (1 - 0.02 * STEPS / STEPS[-1] + 0.002 * white(len(STEPS))))
+    assert judgement.state == VerdictState.WATCH
+    assert judgement.since <= judgement.noticed
+
+
 def test_a_plateau_alone_is_healthy_and_the_summary_says_what_it_may_be():
     judgement = judged()
     assert judgement.state == VerdictState.HEALTHY

@@ -13,7 +13,7 @@ import numpy as np
 from trainvitals.schema import Advice, VerdictState
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.loss_course import LossCourse, loss_course
-from trainvitals.verdicts.noise import running_median
+from trainvitals.verdicts.noise import running_median, running_noise
 from trainvitals.verdicts.plateau import stands_still
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.series import Series
@@ -76,14 +76,17 @@ class Underfitting(Condition):
         )
         others = [*_nothing(course), *_shrunk(run), *_few_dimensions(run), *_neighbours(run), *_oui(run)]
         found = weigh(
-            [stuck, *others], watch=2, alarm=3, leading=[stuck], against=[*_noisy_labels(run), *_unrest(course)]
+            [stuck, *others], watch=2, alarm=3, leading=[stuck],
+            against=[*_noisy_labels(run), *_unrest(course), _sets_out(course)],
         )
         telling = [s for s in found.holding if s is not stuck and s.series.name not in ("oui", "learning_rate")]
         judgement = found.judgement("Training stands still before it has fitted the data", _healthy(stuck))
         if judgement.state != VerdictState.HEALTHY and (not stuck.holds or not telling or not _steps_count(run)):
             calm = "Training stands still, and nothing says that it is the network that holds it"
             return replace(weigh([stuck], watch=2).judgement(calm, calm), confidence=0.4)
-        return replace(judgement, since=_reached(course)) if judgement.since is not None else judgement
+        if judgement.since is None or judgement.noticed is None:
+            return judgement
+        return replace(judgement, since=min(_reached(course), judgement.noticed))
 
 
 def _healthy(stuck: Sign) -> str:
@@ -98,6 +101,18 @@ def _unrest(course: LossCourse) -> Iterator[Sign]:
     """Yield what says that the steps, not the network, hold the loss: it had been lower, or it bounces."""
     yield Sign(course.loss.with_values(course.lost), 0.2, ABOVE, _BANK, "progress was lost again", release=0.1)
     yield Sign(course.loss.with_values(course.bounces), 0.2, ABOVE, _BANK, "the loss bounces", release=0.1)
+
+
+def _sets_out(course: LossCourse) -> Sign:
+    """Return what says that training only begins: most of the fall so far came in the last third of the run."""
+    smooth = course.smooth
+    index = np.arange(len(smooth))
+    recent = smooth[np.maximum(index - np.maximum(index // 3, 8), 0)] - smooth
+    whole = np.maximum.accumulate(smooth) - smooth
+    is_fall = recent > 4 * running_noise(course.loss.value)
+    share = np.where(is_fall & (whole > 0), recent / np.where(whole > 0, whole, 1.0), 0.0)
+    half = "half: a loss that has come to a stand fell before"
+    return Sign(course.loss.with_values(share), 0.5, ABOVE, half, "most of the fall came last", release=0.3)
 
 
 def _reached(course: LossCourse) -> int:

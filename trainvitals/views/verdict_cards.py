@@ -112,9 +112,10 @@ def _conditions() -> dict[str, Condition]:
 
 def _picture(view: RunView, verdict: Verdict) -> None:
     """Draw the leading evidence with the onset; a verdict without a chart says nothing more."""
-    found = next((e for e in verdict.evidence if e.metric in view.latest and not view.points(e.metric).empty), None)
-    if found is None:
+    drawable = [e for e in verdict.evidence if e.metric in view.latest and not view.points(e.metric).empty]
+    if not drawable:
         return
+    found = next((e for e in drawable if e.key or len(view.measured(e.metric).keys()) <= charts.MAX_LINES), drawable[0])
     try:
         figure = evidence_figure(view, verdict, found)
     except Exception:
@@ -132,7 +133,10 @@ def evidence_figure(view: RunView, verdict: Verdict, evidence: Evidence) -> go.F
     parts = [_one_key(view.measured(name), evidence.key) for name in names]
     marks = [] if verdict.since is None else [(verdict.since, "since")]
     levels = _levels(parts[-1], evidence)
-    figure = charts.lines(parts, references=levels, marks=marks, span=view.span, revision=verdict.condition)
+    if len(parts) == 1 and len(parts[0].keys()) > charts.MAX_LINES:  # a number for every sample
+        figure = charts.heatmap(parts[0], span=view.span, revision=verdict.condition)
+    else:
+        figure = charts.lines(parts, references=levels, marks=marks, span=view.span, revision=verdict.condition)
     return figure.update_layout(height=CHART_HEIGHT)
 
 
