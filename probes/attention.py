@@ -20,10 +20,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trainvitals.diagnostics.attention_sums import AttentionSums, of_logits, of_products
+from trainvitals.probes.module_recorder import ModuleRecorder
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 _PRODUCTS = ("matmul", "__matmul__", "bmm", "baddbmm", "einsum")
@@ -59,32 +59,14 @@ class AttentionCapture:
             self.layers[name] = self.layers[name] + sums if name in self.layers else sums
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(ModuleRecorder):
     """Records one forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._names = {module: name or "model" for name, module in model.named_modules()}
-        self._stack: list[str] = []
+        super().__init__(model)
         self._traces: Any = WeakIdKeyDictionary()  # tensor -> _Trace
         self._num_heads: int | None = None  # inside `multi_head_attention_forward`
         self.layers: dict[str, AttentionSums] = {}
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        handles = []
-        for module, name in self._names.items():
-            handles.append(module.register_forward_pre_hook(lambda _, args, name=name: self._stack.append(name)))
-            handles.append(module.register_forward_hook(self._leave))
-        try:
-            with self:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._stack.pop()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from trainvitals.diagnostics.signal_sums import BranchSums
+from trainvitals.probes.module_recorder import ModuleRecorder
 
 _ADDITIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _LAYERS = (
@@ -58,32 +58,14 @@ class ResidualCapture:
             self.branches[name] = self.branches[name] + sums if name in self.branches else sums
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(ModuleRecorder):
     """Records one forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._names = {module: name or "model" for name, module in model.named_modules()}
-        self._stack: list[str] = []
+        super().__init__(model)
         self._origins: Any = WeakIdKeyDictionary()  # tensor -> _Origin
         self._num_seen = 0
         self.branches: dict[str, BranchSums] = {}
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        handles = []
-        for module, name in self._names.items():
-            handles.append(module.register_forward_pre_hook(lambda _, args, name=name: self._stack.append(name)))
-            handles.append(module.register_forward_hook(self._leave))
-        try:
-            with self:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._stack.pop()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
