@@ -88,13 +88,13 @@ SETTINGS = [
         lambda s: of(
             mlp(20, 64, 4), blobs(4, 20, 2500, s, distance=2.5, parts=2), lambda m: sgd(m, 0.02, 0.9, 2e-3), 500
         ),
-        quiet="label_noise overfitting",
+        quiet="label_noise overfitting gradient_conflict neural_collapse",
     ),
     look_alike(
         "noise-not-memorised",
         FOR_THRESHOLDS,  # wrong labels, and decay keeps them out
         lambda s: noisy(mlp(64, 256, 256, 10), digits(600, s, 0.15), lambda m: sgd(m, 0.05, 0.9, 2e-2), 900),
-        quiet="overfitting underfitting",
+        quiet="overfitting underfitting gradient_conflict",
     ),
     look_alike(
         "hard-samples-deep",
@@ -106,7 +106,7 @@ SETTINGS = [
             500,
         ),
         10,
-        quiet="label_noise overfitting",
+        quiet="label_noise overfitting gradient_conflict neural_collapse",
     ),
     look_alike(
         "noise-not-memorised-deep",
@@ -115,6 +115,6 @@ SETTINGS = [
             mlp(64, 150, 150, 10), digits(700, s, 0.2), lambda m: sgd(m, 0.04, 0.9, 2e-2), 900, batch_size=70
         ),
         10,
-        quiet="overfitting underfitting",
+        quiet="overfitting underfitting gradient_conflict",
     ),
 ]
