@@ -66,7 +66,7 @@ def test_signs_without_points_are_left_out():
 
 def test_the_sentence_gives_what_holds_with_its_figures():
     judgement = weigh([sign(5, "a"), sign(None, "b")]).judgement("It is there", "It is not there")
-    assert judgement.summary == "It is there: a rose (2 at step 390, above 1)."
+    assert judgement.summary == "It is there: a rose (2 at step 390; the level is above 1)."
     assert [e.holds for e in judgement.evidence] == [True, False]
 
 

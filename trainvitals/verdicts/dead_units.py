@@ -95,7 +95,7 @@ def _no_learning(run: RunFacts) -> list[Sign]:
         Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK, "progress was lost again", release=0.2,
              reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
         Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
-             "the loss has not got below that of guessing", release=0.8, reliability=0.5, kind="loss",
+             "the loss is hardly below that of guessing", release=0.8, reliability=0.5, kind="loss",
              quantity="loss over that of guessing"),
     ]  # fmt: skip
 

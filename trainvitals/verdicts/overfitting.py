@@ -81,7 +81,7 @@ def _turned(course: HeldoutCourse) -> Sign:
         level,
         ABOVE,
         f"{_PRECHELT}; {_BANK}",
-        "the held-out loss stands above its best",
+        "the smoothed held-out loss stands above its best by",
         release=0.5 * level,
         reliability=0.6,
     )

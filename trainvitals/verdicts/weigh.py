@@ -52,11 +52,16 @@ def sentence(head: str, evidence: Sequence[Evidence]) -> str:
 
 
 def _clause(e: Evidence) -> str:
-    """Return one piece of evidence in words: "the loss rose (2.1 at step 40, above 1)"."""
-    level = f"{e.value:.3g} at step {e.step}, {'' if e.holds else 'not '}{e.comparison} {e.threshold:.3g}"
+    """Return one piece of evidence in words: "the loss rose (2.1 at step 40; the level is above 1)"."""
     if e.holds:
-        return f"{e.words} ({level})"
+        return f"{e.words} ({_figure(e.value)} at step {e.step}; the level is {e.comparison} {_figure(e.threshold)})"
+    level = f"{_figure(e.value)} at step {e.step}, not {e.comparison} {_figure(e.threshold)}"
     return f"{e.quantity or e.metric}{f' of {e.key}' if e.key and not e.quantity else ''} is {level}"
+
+
+def _figure(value: float) -> str:
+    """Return a number as it stands in a sentence: 0.0289, 3,760, 1.2e+07."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def weigh(
