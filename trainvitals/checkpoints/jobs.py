@@ -147,13 +147,16 @@ def remembers(diagnostic: Diagnostic) -> bool:
 def lines_of(diagnostics: Iterable[Diagnostic], num_workers: int) -> tuple[list[Diagnostic], list[list[Diagnostic]]]:
     """Return the diagnostics that go side by side, and groups of those that go in order.
 
-    With one worker everything is in order anyway: one group, so that each checkpoint is read once. With more, the
-    dear ones that remember (Hessian products) have a line of their own beside the cheap ones.
+    With one worker everything is in order anyway: one group, so that each checkpoint is read once. With two, those
+    that remember share one line, for each line reads every checkpoint and passes through the model anew. With more,
+    the dear ones that remember (Hessian products) have a line of their own, lest the cheap ones wait for them.
     """
     chosen = list(diagnostics)
     if num_workers == 1:
         return [], [chosen] if chosen else []
-    ordered = [d for d in chosen if remembers(d)]
+    ordered, beside = [d for d in chosen if remembers(d)], [d for d in chosen if not remembers(d)]
+    if num_workers == 2:
+        return beside, [ordered] if ordered else []
     dear = [d for d in ordered if d.needs & Needs.HVP]
     cheap = [d for d in ordered if not d.needs & Needs.HVP]
-    return [d for d in chosen if not remembers(d)], [group for group in (dear, cheap) if group]
+    return beside, [group for group in (dear, cheap) if group]

@@ -11,30 +11,40 @@ import pathlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import metadata as forms
-from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from trainvitals.checkpoints.errors import CheckpointError
 from trainvitals.checkpoints.loaders import torch_file
 from trainvitals.checkpoints.loaders.contents import Contents, contents_of
 
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
 METADATA = ".metadata"
 _FORMS = ("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "MetadataIndex",
           "TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING")  # fmt: skip
-_ALLOWED: dict[tuple[str, str], Any] = {
-    **{(forms.__name__, name): getattr(forms, name) for name in _FORMS if hasattr(forms, name)},
-    (_StorageInfo.__module__, "_StorageInfo"): _StorageInfo,
-    ("torch", "Size"): torch.Size,
-    ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
-    ("collections", "OrderedDict"): OrderedDict,
-    **{(module, name): pathlib.PurePosixPath for module in ("pathlib", "pathlib._local")
-       for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")},
-}  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _allowed() -> dict[tuple[str, str], Any]:
+    """Return what a pickle may build. Made when one is read: torch's package takes most of a second to import."""
+    from torch.distributed.checkpoint import metadata as forms
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    return {
+        **{(forms.__name__, name): getattr(forms, name) for name in _FORMS if hasattr(forms, name)},
+        (_StorageInfo.__module__, "_StorageInfo"): _StorageInfo,
+        ("torch", "Size"): torch.Size,
+        ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
+        ("collections", "OrderedDict"): OrderedDict,
+        **{(module, name): pathlib.PurePosixPath for module in ("pathlib", "pathlib._local")
+           for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")},
+    }  # fmt: skip
 
 
 class _Unpickler(pickle.Unpickler):
@@ -43,8 +53,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
+        if (module, name) in _allowed():
+            return _allowed()[module, name]
         raise CheckpointError(
             f"expected descriptions of tensors only, got a pickle that asks for '{module}.{name}' in a .metadata "
             "file; it was refused and not executed: if you trust its origin, load the checkpoint where it was made "
@@ -63,6 +73,8 @@ def read(path: Path) -> Contents:
     Raises:
         CheckpointError: for metadata that asks for code, or pieces that are missing or do not fit.
     """
+    from torch.distributed.checkpoint import metadata as forms
+
     with open(path / METADATA, "rb") as file:
         metadata = _Unpickler(file).load()
     described = getattr(metadata, "state_dict_metadata", None)
@@ -82,7 +94,7 @@ def read(path: Path) -> Contents:
     return contents_of(_with_lists(saved), str(path))
 
 
-def _tensor(path: Path, name: str, form: forms.TensorStorageMetadata, pieces: list[tuple[Any, Any]]) -> Tensor:
+def _tensor(path: Path, name: str, form: TensorStorageMetadata, pieces: list[tuple[Any, Any]]) -> Tensor:
     """Put the pieces of one tensor together."""
     size, dtype = torch.Size(form.size), form.properties.dtype
     available = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
