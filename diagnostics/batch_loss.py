@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.diagnostics.base import Missing
+from trainvitals.diagnostics.crew import Crew, Far, Task
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class BatchLoss:
     # number -> the loss on pieces of at most so many samples, with shares that add up to 1; raises `Missing` where
     # the whole batch's loss is not the weighted mean of its pieces'
     split: Callable[[int], Sequence[BatchLoss]] | None = None
+    far: Far | None = None  # another process that does this batch's part of sums; its pieces are done here
 
 
 def mean_loss(batches: Sequence[BatchLoss], values: Sequence[Tensor]) -> float:
@@ -47,6 +49,28 @@ def mean_loss(batches: Sequence[BatchLoss], values: Sequence[Tensor]) -> float:
 
 def mean_gradient(batches: Sequence[BatchLoss], values: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradient of the mean loss at these parameters, batch by batch."""
+    far = [batch for batch in batches if batch.far is not None]
+    if not far:
+        return _gradient_here(batches, values)
+    near = [batch for batch in batches if batch.far is None]
+    task, crew = Task("gradient", numbered(far)), crew_of(far)
+    return crew.together(
+        task, values, None, lambda: _gradient_here(near, values), lambda: _gradient_here(far, values)
+    )
+
+
+def numbered(far: Sequence[BatchLoss]) -> tuple[tuple[int, float], ...]:
+    """Return the numbers and the shares of batches that another process holds."""
+    return tuple((batch.far.number, batch.share) for batch in far if batch.far is not None)
+
+
+def crew_of(far: Sequence[BatchLoss]) -> Crew:
+    """Return those who hold these batches."""
+    assert far[0].far is not None
+    return far[0].far.crew
+
+
+def _gradient_here(batches: Sequence[BatchLoss], values: Sequence[Tensor]) -> list[Tensor]:
     total = [torch.zeros_like(value) for value in values]
     for batch in batches:
         leaves = [value.detach().requires_grad_(True) for value in values]

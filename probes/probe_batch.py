@@ -111,7 +111,7 @@ def probe_batch(source: Any, *, argument: str, has_forward: bool, max_samples: i
                 f"expected {argument}= to be tensors or a loader that can be iterated again, got the iterator "
                 f"{type(source).__name__}; drawing from it would take samples away from training: pass the loader"
             )
-        chunks = _merged(_drawn(source, max_samples))
+        chunks = merged(_drawn(source, max_samples))
     else:
         raise ValueError(
             f"expected {argument}=(inputs, targets), a list of such batches or a loader, got "
@@ -263,8 +263,8 @@ def joined(chunks: Sequence[Any], sizes: Sequence[int]) -> Any:
     return tree_map(joined_leaf, *chunks)
 
 
-def _merged(chunks: list[Any]) -> list[Any]:
-    """Join a loader's batches into one where the shapes allow it: one pass is cheaper than several."""
+def merged(chunks: list[Any]) -> list[Any]:
+    """Join batches into one where the shapes allow it: one pass is cheaper than several."""
     leaves = [tree_leaves(chunk) for chunk in chunks]
     columns = list(zip(*leaves, strict=False))
     fits = len({len(row) for row in leaves}) == 1 and all(

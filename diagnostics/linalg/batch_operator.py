@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from trainvitals.diagnostics.base import Missing
-from trainvitals.diagnostics.batch_loss import BatchLoss
+from trainvitals.diagnostics.batch_loss import BatchLoss, crew_of, numbered
+from trainvitals.diagnostics.crew import Task
 from trainvitals.diagnostics.linalg.calibration import calibrated
 from trainvitals.diagnostics.linalg.differentiable_twice import looks_asymmetric, refuse_once_differentiable
 from trainvitals.diagnostics.linalg.finite import NonFiniteProduct
@@ -160,8 +161,31 @@ class BatchOperator(abc.ABC):
 
     def _made(self, way: str, block: int | None, rows: Tensor) -> Tensor:
         self._fit(way)
+        return self._added(
+            "product", (way, block, self._products.step_factor), rows, lambda some: self._sum_of(some, way, block, rows)
+        )
+
+    def _added(
+        self, kind: str, options: tuple[object, ...], rows: Tensor | None, add: Callable[[Sequence[int]], Tensor]
+    ) -> Tensor:
+        """Return what `add` finds for all batches; the part of far ones comes from those who hold them."""
+        indices = range(len(self._batches))
+        far = [i for i in indices if self._batches[i].far is not None]
+        if not far:
+            return add(indices)
+        batches = [self._batches[i] for i in far]
+        near = [i for i in indices if i not in far]
+        task = Task(kind, numbered(batches), (type(self), *options))
+        return crew_of(batches).together(task, self._leaves, rows, lambda: [add(near)], lambda: [add(far)])[0]
+
+    def part(self, way: str, block: int | None, rows: Tensor) -> Tensor:
+        """Return the products with k rows, (k, P), made in this way: another process's part of `A @ V`."""
+        self._fit(way)
+        return self._sum_of(range(len(self._batches)), way, block, rows)
+
+    def _sum_of(self, indices: Sequence[int], way: str, block: int | None, rows: Tensor) -> Tensor:
         total = torch.zeros_like(rows)
-        for index in range(len(self._batches)):
+        for index in indices:
             self._add_batch(total, index, way, block, rows)
         return total
 

@@ -71,8 +71,17 @@ class HessianOperator(BatchOperator):
     def _gradient(self) -> Tensor:
         way = self._products.way
         self._fit(way)
+        return self._added("slope", (way, None, 1.0), None, lambda some: self._slope(some, way))
+
+    def slope_part(self, way: str) -> Tensor:
+        """Return the gradient, (P,), by the graphs of this way: another process's part of `gradient`."""
+        self._fit(way)
+        return self._slope(range(len(self._batches)), way)
+
+    def _slope(self, indices: Sequence[int], way: str) -> Tensor:
         total = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
-        for index, batch in enumerate(self._batches):
+        for index in indices:
+            batch = self._batches[index]
             if way == DOUBLE_BACKWARD and not self._products.rebuilds:
                 total += self.flatten([g.detach() for g in self._product_of(index, way).tensors])
             else:
