@@ -248,6 +248,15 @@ class Run:
         self._check(name)
         return pd.DataFrame(self._open().missing(name), columns=["step", "time", "reason"])
 
+    def spent(self, name: str) -> tuple[float, int]:
+        """Return the seconds that the measurements of a metric took, and how many values it has; arrays count once.
+
+        Raises:
+            UnknownMetricError: if the run has no such metric, with near names.
+        """
+        self._check(name)
+        return self._open().spent(name)
+
     def spectra(self, name: str = "hessian.density") -> pd.DataFrame:
         """Return the densities of a metric, a row a measurement: `step`, `time`, `grid`, `density`, `error`.
 

@@ -11,7 +11,7 @@ from conftest import HOSTILE
 from trainvitals.schema import Chart, Description, ReferenceLine, Scale
 from trainvitals.views import charts
 from trainvitals.views.measured import Measured
-from trainvitals.views.thinning import MAX_COLUMNS, MAX_POINTS
+from trainvitals.views.thinning import MAX_COLUMNS, MAX_POINTS, most_columns
 
 
 def described(**changes) -> Description:
@@ -183,9 +183,9 @@ def test_zeros_on_a_logarithmic_colour_scale_have_a_colour_below_all_others():
     assert zero < heat["z"][0][1] == -6.0
     assert heat["z"][2][1] == zero
     assert np.isnan(heat["z"][2][0])  # not measured, so not coloured
-    assert heat["customdata"][0][0] == "0"
+    assert heat["customdata"][0][0] == 0
     bar = dict(zip(heat["colorbar"]["tickvals"], heat["colorbar"]["ticktext"], strict=True))
-    assert bar[zero] == "0"
+    assert [text for level, text in bar.items() if np.isclose(level, zero)] == ["0"]  # cells are sent as float32
     assert bar[-6.0] == "10<sup>−6</sup>"
     assert trace(figure, "not drawn")["customdata"] == ["b: −1"]
 
@@ -196,8 +196,19 @@ def test_hundreds_of_rows_stay_on_one_screen_and_some_are_named():
     axis = found["layout"]["yaxis"]
     assert found["layout"]["height"] <= 500
     assert 15 <= len(axis["ticktext"]) <= 20
-    assert axis["ticktext"][1] == str(axis["tickvals"][1])
+    assert axis["ticktext"][1] == str(int(axis["tickvals"][1]))
     assert len(found["data"][0]["z"]) == 300
+
+
+def test_a_heatmap_is_bounded_by_pixels_and_two_layers_of_one_text_stay_two_rows():
+    keys = [f"encoder.layers.{i}.attention.weight" for i in range(198)] + ["a\n", "a"]
+    table = pd.concat([points(range(2000), [1.0 + i] * 2000, key=key) for i, key in enumerate(keys)])
+    figure = charts.heatmap(Measured(described(), table))
+    found = as_dict(figure)["data"][0]
+    assert np.shape(found["z"]) == (200, most_columns(200))
+    assert len(set(found["y"])) == 200
+    assert found["z"][199][0] == 200.0
+    assert len(figure.to_json()) < 400_000
 
 
 def test_a_heatmap_of_nothing_but_zeros_is_coloured():

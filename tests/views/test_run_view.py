@@ -7,7 +7,7 @@ from trainvitals.run import open_run
 from trainvitals.schema import Reading, Record
 from trainvitals.store.writer import RunWriter
 from trainvitals.views.run_view import RunCache, RunView
-from trainvitals.views.thinning import MAX_POINTS
+from trainvitals.views.thinning import MAX_POINTS, most_points
 
 NUM_STEPS = 10_000
 
@@ -76,7 +76,21 @@ def test_a_point_that_is_new_is_read_alone_and_old_ones_are_thinned_again_in_tim
     assert run.num_rows <= 3 * MAX_POINTS + 8 * 301
 
 
-def test_a_sum_is_over_every_point(run):
-    table = RunView(run).all_points("m")
-    assert len(table) == NUM_STEPS // 2
-    assert table["seconds"].sum() == NUM_STEPS // 4
+def test_what_a_metric_cost_is_summed_over_every_point_without_reading_its_values(run, writer):
+    log(writer, NUM_STEPS, 0.0)  # a point that is not in a chunk yet
+    assert writer.flush(20)
+    assert run.spent("m") == (pytest.approx(0.5 * (NUM_STEPS // 2)), NUM_STEPS // 2)
+    assert run.spent("a") == (0.0, NUM_STEPS + 1)
+    assert run.num_rows == 0
+
+
+def test_of_many_layers_no_more_steps_are_read_than_a_heatmap_shows(tmp_path):
+    keys = tuple(f"layer{i}" for i in range(100))
+    with RunWriter.create(tmp_path, "run", {}, {}, max_records=10**6) as writer:
+        for step in range(700):
+            writer.append(Record(step, 1e9 + step, {"v": Reading(np.full(100, float(step)), keys=keys)}))
+    with open_run(writer.path) as run:
+        points = RunView(run).points("v")
+        assert points["step"].nunique() == most_points(100) == 300
+        assert points["step"].iloc[-1] == 699
+        assert run.spent("v") == (0.0, 700)

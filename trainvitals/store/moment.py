@@ -111,6 +111,15 @@ class Moment:
             places = sorted(places[i] for i in taken)
         return self._decoded(self._source.vectors(series, [seq for seq, _ in places]))
 
+    def count(self, name: str) -> int:
+        """Return how many values a metric has, numbers and arrays, from the summaries of its chunks."""
+        series = self.names.get(name, {}).get(Field.VALUE)
+        if series is None:
+            return 0
+        summarised = int(Pyramid(self._source, series).summaries()["num_points"].sum())
+        hot = sum(len(points) for points in self._hot_points(series))
+        return summarised + hot + len(self._source.vector_steps(series, ALL_STEPS))
+
     def last_reading(self, name: str) -> tuple[int, Reading]:
         """Return the last reading of a metric with its step."""
         ends = {field_id: self._last(series) for field_id, series in self.names[name].items()}

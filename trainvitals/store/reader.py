@@ -101,6 +101,13 @@ class RunReader:
         with self._open() as source:
             return Moment(source).points(name, Field.VALUE)
 
+    def spent(self, name: str) -> tuple[float, int]:
+        """Return what the measurements of a metric took, in seconds, and how many values it has; arrays count once."""
+        with self._open() as source:
+            moment = Moment(source)
+            seconds = moment.points(name, Field.SECONDS).value
+            return float(np.nansum(seconds)), moment.count(name)
+
     def sampled_vectors(self, name: str, most: int) -> list[Vector]:
         """Return the arrays of a metric in order of arrival: all, or at most so many, evenly taken by step."""
         with self._open() as source:

@@ -27,6 +27,7 @@ ROW_HEIGHT = 20
 MAX_NAMED_ROWS = 40  # of a heatmap; with more, every so many have their name beside them, all have it on hover
 MAX_LINES = 12  # more keys are drawn as a heatmap
 MARKER_POINTS = 60  # shorter lines show their points
+TICK_OFFSET = 0.1  # rows
 
 Span = tuple[float, float]  # first and last step of the axis that all charts of a page share
 
@@ -263,12 +264,11 @@ def heatmap(
     keys, x, z, known = key_by_step(measured)
     height = ValueAxis(measured.description.scale, z.ravel())
     colours = ColourLevels(z, height)
-    texts = np.vectorize(lambda v: label(number(v)), otypes=[object])(z) if z.size else z
-    names = [label(key) for key in keys]
+    names = _row_names(keys)
     figure = go.Figure()
     figure.add_heatmap(
-        x=x, y=np.arange(len(keys)), z=colours.levels, customdata=texts, hoverongaps=False,
-        text=[[name] * len(x) for name in names], hovertemplate="%{text}<br>step %{x}: %{customdata}<extra></extra>",
+        x=x, y=names, z=colours.levels.astype(np.float32), customdata=z.astype(np.float32), hoverongaps=False,
+        hovertemplate="%{y}<br>step %{x}: %{customdata:.4~g}<extra></extra>",
         **_colour_scale(colours, height, measured.description, centre),
     )  # fmt: skip
     _mark_cells(figure, names, x, z, known & ~np.isfinite(colours.levels))
@@ -278,7 +278,8 @@ def heatmap(
     named = range(0, len(keys), math.ceil(len(keys) / max(num_named, 1)) or 1)
     figure.update_layout(
         height=max(HEIGHT, 90 + ROW_HEIGHT * num_named),
-        yaxis={"tickvals": list(named), "ticktext": [label(middle_cut(keys[i])) for i in named],
+        yaxis={"type": "category", "tickvals": [i + TICK_OFFSET for i in named],
+               "ticktext": [label(middle_cut(keys[i])) for i in named],
                "autorange": "reversed", "title": None, "showgrid": False},
         hovermode="closest", showlegend=False,
     )  # fmt: skip
@@ -305,7 +306,8 @@ def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarra
         return
     finite = np.isfinite(z[rows, columns])
     figure.add_scatter(
-        x=x[columns], y=rows, mode="markers", showlegend=False, name="not drawn",
+    # a tick lies beside its row's middle: on it, plotly would show the cut name on hover, not the whole
+        x=x[columns], y=[names[r] for r in rows], mode="markers", showlegend=False, name="not drawn",
         marker={"symbol": np.where(finite, "circle-open", "x"), "size": 6,
                 "color": np.where(finite, palette.REFERENCE, palette.NOT_FINITE)},
         customdata=[f"{names[r]}: {label(number(z[r, c]))}" for r, c in zip(rows, columns, strict=True)],
@@ -314,6 +316,16 @@ def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarra
 
 
 def layout(figure: go.Figure, description: Description, span: Span | None, revision: str) -> None:
+def _row_names(keys: Sequence[str]) -> list[str]:
+    """Return the keys as rows of a category axis: no two of them may be one text."""
+    names, seen = [], set()
+    for index, key in enumerate(keys):
+        name = label(key)
+        names.append(f"{name} ({index})" if name in seen else name)
+        seen.add(name)
+    return names
+
+
     """Give a figure what all charts share: size, axes, and the steps that it spans."""
     margin = {"l": 8, "r": 8, "t": 8, "b": 8}
     figure.update_layout(

@@ -101,11 +101,7 @@ def cost_table(view: RunView) -> pd.DataFrame:
 
 
 def _spent(view: RunView, name: str) -> tuple[float, int]:
-    def add() -> tuple[float, int]:
-        per_step = view.all_points(name).drop_duplicates("step")  # the rows of a vector share one measurement
-        return float(np.nansum(per_step["seconds"].to_numpy(float))), len(per_step)
-
-    return view.once(f"spent {name}", view.token(name), add)
+    return view.once(f"spent {name}", view.token(name), lambda: view.run.spent(name))
 
 
 def _schedule(meta: dict[str, Any], name: str) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from trainvitals.schema import Description, Question, Reading, Scale, Status, Verdict, VerdictState
 from trainvitals.views.measured import Measured, no_points, none_missing
-from trainvitals.views.thinning import MAX_POINTS
+from trainvitals.views.thinning import most_points
 
 if TYPE_CHECKING:
     from trainvitals.run import Run
@@ -136,14 +136,9 @@ class RunView:
 
         Only those since the last read are read from the file, until there are twice too many.
         """
-        return self._points(name, name, MAX_POINTS, (None, None))
+        return self._points(name, name, (None, None))
 
-    def all_points(self, name: str) -> pd.DataFrame:
-        """Return every point of a metric, for sums."""
-        return self._points(f"all of {name}", name, None, (None, None))
-
-    def _points(self, key: str, name: str, max_points: int | None,
-                window: tuple[int | None, int | None]) -> pd.DataFrame:  # fmt: skip
+    def _points(self, key: str, name: str, window: tuple[int | None, int | None]) -> pd.DataFrame:
         if name not in self.latest:
             return no_points()
         last, token = self.latest[name][0], self.token(name)
@@ -151,22 +146,22 @@ class RunView:
             seen = self.cache.points.get(key)
             if seen is not None and seen.token == token:
                 return seen.table
-            table = self._read(name, seen, max_points, window)
+            table = self._read(name, seen, window)
             self.cache.points[key] = Seen(last, token, table)
             return table
 
-    def _read(self, name: str, seen: Seen | None, max_points: int | None,
-              window: tuple[int | None, int | None]) -> pd.DataFrame:  # fmt: skip
+    def _read(self, name: str, seen: Seen | None, window: tuple[int | None, int | None]) -> pd.DataFrame:
         """Return the points in a window: those that were seen and what has come since, or all anew."""
         first, last = window[0], None if window[1] is None else window[1] + 1
         if seen is None:
+        max_points = most_points(np.size(self.latest[name][1].value))
             return self.run.series(name, first, last, max_points)
         # the last step is read again: one step may have several points
         start = min(seen.step, self.latest[name][0])
         start = start if first is None else max(first, start)
         old, new = seen.table.loc[seen.table["step"] < start], self.run.series(name, start, last, max_points)
         table = pd.concat([old, new], ignore_index=True) if len(old) and len(new) else new if len(new) else old
-        if max_points is not None and len(set(table["step"])) > 2 * max_points:
+        if table["step"].nunique() > 2 * max_points:
             return self.run.series(name, first, last, max_points)
         return table
 
@@ -196,7 +191,7 @@ class RunView:
             if self.cache.windows.get(name) != self.window:
                 self.cache.windows[name] = self.window
                 self.cache.points.pop(f"part of {name}", None)
-            return self._shown(self._points(f"part of {name}", name, MAX_POINTS, self.window))
+            return self._shown(self._points(f"part of {name}", name, self.window))
 
     def _shown(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows inside the chosen steps."""

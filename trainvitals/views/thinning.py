@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 from tsdownsample import MinMaxLTTBDownsampler
 
-from trainvitals.views.measured import Measured
+from trainvitals.views.measured import Measured, key_texts
 
 MAX_POINTS = 1000  # per trace: about one a pixel of a card
 MAX_COLUMNS = 300  # of a heatmap
+MIN_COLUMNS = 50
+MAX_CELLS = 30_000  # of a heatmap: about two pixels by two, however many layers there are
 MAX_TICKS = 200  # marks of missing points
 
 
@@ -45,14 +47,32 @@ def spread(num_rows: int, max_rows: int) -> np.ndarray:
     return np.unique(np.linspace(0, num_rows - 1, max_rows).round().astype(int))
 
 
+def most_columns(num_keys: int) -> int:
+    """Return how many steps a heatmap with so many rows shows at most.
+
+    >>> most_columns(10), most_columns(200), most_columns(10_000)
+    (300, 150, 50)
+    """
+    return max(MIN_COLUMNS, min(MAX_COLUMNS, MAX_CELLS // max(num_keys, 1)))
+
+
+def most_points(num_keys: int) -> int:
+    """Return how many measurements of a metric are read at most: of one with many keys as many as a heatmap shows.
+
+    >>> most_points(1), most_points(200)
+    (1000, 150)
+    """
+    return max(MIN_COLUMNS, min(MAX_POINTS, MAX_CELLS // max(num_keys, 1)))
+
+
 def key_by_step(measured: Measured) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
     """Return the keys (K,), the steps (T,), the values (K, T) and which of them were measured."""
-    steps_all = np.unique(measured.points["step"].to_numpy(float))
-    kept = steps_all[spread(len(steps_all), MAX_COLUMNS)]
-    keys = measured.keys()
+    codes, keys = pd.factorize(key_texts(measured.points))
+    steps = measured.points["step"].to_numpy(float)
+    steps_all = np.unique(steps)
+    kept = steps_all[spread(len(steps_all), most_columns(len(keys)))]
+    shown = np.isin(steps, kept)
+    rows, columns = codes[shown], np.searchsorted(kept, steps[shown])
     z, known = np.full((len(keys), len(kept)), np.nan), np.zeros((len(keys), len(kept)), bool)
-    for row, rows in enumerate(measured.by_key().values()):
-        rows = rows.loc[np.isin(rows["step"].to_numpy(float), kept)]
-        columns = np.searchsorted(kept, rows["step"].to_numpy(float))
-        z[row, columns], known[row, columns] = rows["value"].to_numpy(float), True
-    return keys, kept, z, known
+    z[rows, columns], known[rows, columns] = measured.points["value"].to_numpy(float)[shown], True
+    return [str(key) for key in keys], kept, z, known
