@@ -170,8 +170,9 @@ def test_an_always_missing_metric_says_why_in_its_card(open_app, tmp_path):
 def test_a_page_names_what_would_record_an_absent_metric(open_app, tmp_path):
     record(tmp_path, records=[Record(0, 0.0, {"loss.train": Reading(value=1.0)})])
     app = open_app(tmp_path, next(p for p in PAGES if p.stem == "how_sharp_is_it"))
-    assert "hessian.top" in texts(app)
-    assert "probes=" in texts(app)
+    assert "Nothing that answers" in texts(app)
+    assert '"hessian.top"' in app.code[0].value
+    assert "probes=[" in app.code[0].value
 
 
 def test_the_address_chooses_the_run_and_keeps_it(open_app, tmp_path):

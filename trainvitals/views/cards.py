@@ -6,16 +6,20 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from trainvitals.schema import Chart, Description
-from trainvitals.views import charts, landscape_charts, spectrum_charts
+from trainvitals.views import charts, downloads, landscape_charts, spectrum_charts
 from trainvitals.views.run_view import RunView
+from trainvitals.views.step_range import dragged
+from trainvitals.views.store_folder import store_folder
 from trainvitals.views.words import latex, plain
 
 CHART_CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
+DRAG = {"dragmode": "select", "selectdirection": "h"}  # a stretch of steps, for all charts
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +51,8 @@ def card(description: Description) -> Card:
             directions = view.latest[description.name][1].details.get("directions", "")
             table = view.landscapes(description.name)
             return landscape_charts.landscape(description, table, directions=str(directions), revision=revision)
-        return charts.draw(view.measured(description.name), span=view.span, revision=revision)
+        measured = view.measured(description.name)
+        return charts.draw(measured, span=view.span, revision=revision, options=view.options)
 
     return Card(description.title, description.summary, (description.name,), draw)
 
@@ -57,7 +62,7 @@ def together(title: str, summary: str, *names: str, wide: bool = False, **option
 
     def draw(view: RunView, revision: str) -> go.Figure:
         parts = [view.measured(name) for name in names if name in view.latest]
-        return charts.lines(parts, span=view.span, revision=revision, **options)
+        return charts.lines(parts, span=view.span, revision=revision, options=view.options, **options)
 
     return Card(title, summary, names, draw, wide)
 
@@ -88,15 +93,30 @@ def _show_row(view: RunView, row: Sequence[Card]) -> None:
 
 def show(view: RunView, item: Card) -> None:
     """Show one card. An error while drawing stands in the card; the others are drawn."""
+    what = hashlib.sha1(repr((view.run.id, item.title, item.names)).encode(), usedforsecurity=False).hexdigest()[:16]
     with st.container(border=True, height="stretch", gap="xsmall"):
         st.markdown(f"**{plain(item.title)}**")
         st.caption(plain(item.summary))
         try:
-            _chart(view, item)
+            _chart(view, item, what)
         except Exception as error:
             _log.exception("the card %s cannot be drawn", item.names)
             st.error(f"This card cannot be drawn: {plain(error)}")
-        definitions(view, item.names)
+        _folds(view, item.names, what)
+
+
+def _folds(view: RunView, names: Iterable[str], what: str) -> None:
+    """Show what the numbers mean and the numbers themselves, each behind a fold; the second is made when opened."""
+    names = [name for name in names if name in view.latest]
+    with st.container(horizontal=True, gap="small"):
+        known = [view.descriptions[name] for name in names]
+        with st.popover("Definition", type="tertiary", icon=":material/function:"):
+            for description in known:
+                _definition(description)
+        data = st.popover("Data", type="tertiary", icon=":material/download:", key=f"data-{what}", on_change="rerun")
+        if data.open:
+            with data:
+                downloads.buttons(view, names, what, store_folder())
 
 
 def definitions(view: RunView, names: Iterable[str]) -> None:
@@ -108,7 +128,7 @@ def definitions(view: RunView, names: Iterable[str]) -> None:
                 _definition(description)
 
 
-def _chart(view: RunView, item: Card) -> None:
+def _chart(view: RunView, item: Card, what: str) -> None:
     recorded = [name for name in item.names if name in view.latest]
     reasons = {view.latest[name][1].missing for name in recorded} - {None}
     if all(view.points(name).empty for name in recorded):
@@ -117,14 +137,21 @@ def _chart(view: RunView, item: Card) -> None:
     if all(_is_out_of_view(view, name) for name in recorded):
         st.info("Nothing was measured in the chosen steps.")
         return
-    what = hashlib.sha1(repr((view.run.id, item.title, item.names)).encode(), usedforsecurity=False).hexdigest()[:16]
+    is_over_steps = item.over_steps and _has_step_axis(view, recorded)
+    onsets = view.onsets if is_over_steps else ()
 
     def drawn() -> go.Figure:
-        return charts.with_onsets(item.draw(view, what), onsets, view.span)
+        figure = charts.with_onsets(item.draw(view, what), onsets, view.span)
+        return figure.update_layout(DRAG) if is_over_steps else figure
 
-    onsets = view.onsets if item.over_steps and _has_step_axis(view, recorded) else ()
-    figure = view.once(f"figure {what}", (view.token(*recorded), view.span, view.window, onsets), drawn)
-    st.plotly_chart(figure, key=f"chart-{what}", config=CHART_CONFIG, alt=plain(item.title))
+    token = (view.token(*recorded), view.span, view.window, view.options, onsets)
+    figure = view.once(f"figure {what}", token, drawn)
+    config, alt = view.options.config(downloads.file_name(view.run.name, *item.names[:1])), plain(item.title)
+    key = f"chart-{what}"
+    if is_over_steps:
+        st.plotly_chart(figure, key=key, config=config, alt=alt, on_select=partial(dragged, key), selection_mode="box")
+    else:
+        st.plotly_chart(figure, key=key, config=config, alt=alt)
     if reasons:
         st.caption(f"Undefined at the last measurement: {plain('; '.join(sorted(map(str, reasons))))}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from trainvitals.views.chart_options import chart_options
 from trainvitals.views.run_picker import picker
 from trainvitals.views.step_range import step_range
 from trainvitals.views.store_folder import store_folder
@@ -44,6 +45,8 @@ def main() -> None:
     with st.sidebar:
         picker(store_folder())
         step_range()
+        with st.expander("Charts", key="charts", bind="query-params", on_change="ignore"):
+            chart_options()
     page.run()
 
 

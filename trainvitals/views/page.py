@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 import streamlit as st
 
 from trainvitals.schema import Status
 from trainvitals.views.cards import Card, card, grid
+from trainvitals.views.chart_options import chosen_options
 from trainvitals.views.health import freshness
 from trainvitals.views.live import refreshed
+from trainvitals.views.page_verdicts import verdict_lines
 from trainvitals.views.run_picker import current
 from trainvitals.views.run_view import RunView
+from trainvitals.views.step_range import rerun_if_dragged
 from trainvitals.views.store_folder import store_folder
 from trainvitals.views.words import plain, steps
 
@@ -21,6 +26,7 @@ BADGES: dict[Status, Literal["green", "orange", "red", "gray"]] = {
     Status.LIVE: "green", Status.STALLED: "orange", Status.CRASHED: "red", Status.FINISHED: "gray",
 }
 FACT_LENGTH = 600  # characters
+MAX_UNFOLDED = 4  # other cards: more wait behind a fold
 
 
 def show_page(title: str, body: Callable[[RunView], None]) -> None:
@@ -28,7 +34,13 @@ def show_page(title: str, body: Callable[[RunView], None]) -> None:
     st.header(title, anchor=False)
     summary = current(store_folder())
     if summary is not None:
-        refreshed(summary, body)
+        refreshed(summary, partial(_shown, body))
+
+
+def _shown(body: Callable[[RunView], None], view: RunView) -> None:
+    rerun_if_dragged()
+    view.options = chosen_options()
+    body(view)
 
 
 def show_question(
@@ -44,16 +56,31 @@ def show_question(
 
     def body(view: RunView) -> None:
         status_line(view)
+        verdict_lines(view, question)
         sentence = fact(view)
         if sentence:
-            st.markdown(f"**{plain(sentence, FACT_LENGTH)}**")
+            st.markdown(plain(sentence, FACT_LENGTH))
         leading = list(lead(view))
         names = [name for item in leading for name in ([item] if isinstance(item, str) else item.names)]
         rest = [d.name for d in view.metrics(question) if d.name not in names]
-        grid(view, list(_cards(view, [*leading, *rest])))
-        _not_recorded([name for name in dict.fromkeys(names) if name not in view.latest])
+        shown = [c for c in _cards(view, leading) if c.is_recorded(view)]
+        grid(view, shown)
+        _rest(view, rest)
+        not_recorded(question, [name for name in dict.fromkeys(names) if name not in view.latest], bool(shown or rest))
 
     show_page(question, body)
+
+
+def _rest(view: RunView, names: Sequence[str]) -> None:
+    """Show the other cards of the page: behind a fold when they are many, and drawn only when it is open."""
+    if len(names) <= MAX_UNFOLDED:
+        grid(view, _cards(view, names))
+        return
+    fold = st.expander(f"More measured for this question: {len(names)} charts", key="more", bind="query-params",
+                       on_change="rerun")  # fmt: skip
+    if fold.open:
+        with fold:
+            grid(view, _cards(view, names))
 
 
 def status_line(view: RunView) -> None:
@@ -74,9 +101,17 @@ def _cards(view: RunView, items: Iterable[Card | str]) -> Iterable[Card]:
             yield card(view.descriptions[item])
 
 
-def _not_recorded(names: list[str]) -> None:
-    """Say what the page could show and how to record it."""
-    if names:
-        quoted = ", ".join(f'"{name}"' for name in names)
-        st.info(f"Not recorded in this run: {plain(quoted, 600)}. To record them, name them in "
-                '`tv.watch(..., probes=[...])`, or take `probes="full"`.')  # fmt: skip
+def not_recorded(question: str, names: Sequence[str], has_others: bool) -> None:
+    """Say what the page could show, and the line of code that records it."""
+    if not names:
+        return
+    code = f'with tv.watch(model, optimizer, loss=loss_fn, train=(x, y), heldout=(xv, yv),\n' \
+           f'              probes=["default", {", ".join(map(json.dumps, names))}]) as run:'  # fmt: skip
+    if has_others:
+        with st.expander(f"Not recorded in this run: {len(names)} more for this page"):
+            st.markdown(f"{plain(', '.join(names), 600)}. To record them:")
+            st.code(code, language="python", wrap_lines=True)
+    else:
+        st.info(f"Nothing that answers “{plain(question)}” was recorded in this run. The line below records what "
+                'this page shows; `probes="full"` records everything.')  # fmt: skip
+        st.code(code, language="python", wrap_lines=True)

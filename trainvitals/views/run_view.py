@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from trainvitals.schema import Description, Question, Reading, Scale, Status, Verdict, VerdictState
+from trainvitals.views.chart_options import ChartOptions
 from trainvitals.views.measured import Measured, no_points, none_missing
 from trainvitals.views.thinning import most_points
 
@@ -65,6 +66,7 @@ class RunView:
     ) -> None:
         self.run = run
         self.window = window  # steps that charts show
+        self.options = ChartOptions()  # how they are drawn
         self.cache = cache or RunCache()
 
     @cached_property
@@ -152,9 +154,9 @@ class RunView:
 
     def _read(self, name: str, seen: Seen | None, window: tuple[int | None, int | None]) -> pd.DataFrame:
         """Return the points in a window: those that were seen and what has come since, or all anew."""
+        max_points = most_points(np.size(self.latest[name][1].value))
         first, last = window[0], None if window[1] is None else window[1] + 1
         if seen is None:
-        max_points = most_points(np.size(self.latest[name][1].value))
             return self.run.series(name, first, last, max_points)
         # the last step is read again: one step may have several points
         start = min(seen.step, self.latest[name][0])
