@@ -16,8 +16,10 @@ import plotly.graph_objects as go
 
 from trainvitals.schema import Chart, Description, ReferenceLine
 from trainvitals.views import palette
+from trainvitals.views.chart_options import ChartOptions
 from trainvitals.views.colour_levels import ColourLevels
 from trainvitals.views.measured import Measured
+from trainvitals.views.smoothing import smoothed
 from trainvitals.views.thinning import MAX_TICKS, key_by_step, spread, thin
 from trainvitals.views.value_axis import ValueAxis
 from trainvitals.views.words import label, middle_cut, number, with_error
@@ -28,12 +30,15 @@ MAX_NAMED_ROWS = 40  # of a heatmap; with more, every so many have their name be
 TICK_OFFSET = 0.1  # rows
 MAX_LINES = 12  # more keys are drawn as a heatmap
 MARKER_POINTS = 60  # shorter lines show their points
-TICK_OFFSET = 0.1  # rows
+GHOST = 0.35  # opacity of the measured line behind the smoothed one
 
+DEFAULT = ChartOptions()
 Span = tuple[float, float]  # first and last step of the axis that all charts of a page share
 
 
-def draw(measured: Measured, *, span: Span | None = None, revision: str = "") -> go.Figure:
+def draw(
+    measured: Measured, *, span: Span | None = None, revision: str = "", options: ChartOptions = DEFAULT
+) -> go.Figure:
     """Return the chart that the metric's description names; lines for a kind that is not known here."""
     kind = measured.description.chart
     many = len(measured.keys()) > MAX_LINES
@@ -45,7 +50,7 @@ def draw(measured: Measured, *, span: Span | None = None, revision: str = "") ->
                          "use landscape() with Run.landscapes()")  # fmt: skip
     if kind == Chart.HEATMAP or many:
         return heatmap(measured, span=span, revision=revision)
-    return lines([measured], span=span, revision=revision)
+    return lines([measured], span=span, revision=revision, options=options)
 
 
 def lines(
@@ -56,6 +61,7 @@ def lines(
     marks: Sequence[tuple[float, str]] = (),
     span: Span | None = None,
     revision: str = "",
+    options: ChartOptions = DEFAULT,
 ) -> go.Figure:
     """Return one or several metrics over steps, on one value axis.
 
@@ -66,8 +72,9 @@ def lines(
         marks: (step, text) of vertical lines.
         span: steps of the axis.
         revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
+        options: the reader's: a smoothed line over the measured one, another scale.
     """
-    scale = scale or parts[0].description.scale
+    scale = options.scale or scale or parts[0].description.scale
     if references is None:
         references = dict.fromkeys(line for part in parts for line in part.description.references)
     references = list(references)
@@ -75,12 +82,13 @@ def lines(
     figure = go.Figure()
     for reference in references:
         _add_reference(figure, reference, span or _span(parts), height, _free_side(parts, reference.value))
+    span = span or _span(parts)
+    width = options.smoothing * (span[1] - span[0])
     traces = [(part, key, rows) for part in parts for key, rows in part.by_key().items()]
     for index, (part, key, rows) in enumerate(traces):
-        _add_line(figure, _name(part, key, len(parts)), rows, part.missing, index, height, len(traces) == 1)
+        _add_line(figure, _name(part, key, len(parts)), rows, part.missing, index, height, len(traces) == 1, width)
     for part in parts:
         _add_missing(figure, part)
-    span = span or _span(parts)
     for step, text in marks:
         if not span[0] <= step <= span[1]:
             continue
@@ -114,8 +122,9 @@ def _heights(parts: Sequence[Measured], scale: str, references: Sequence[Referen
 
 
 def _add_line(
-    figure: go.Figure, name: str, rows: pd.DataFrame, missing: pd.DataFrame, index: int, height: ValueAxis, alone: bool
-) -> None:
+    figure: go.Figure, name: str, rows: pd.DataFrame, missing: pd.DataFrame, index: int, height: ValueAxis,
+    alone: bool, width: float,
+) -> None:  # fmt: skip
     rows = thin(rows)
     style, text = palette.line(index), [_hover(row) for row in rows.itertuples()]
     y = height.of(rows["value"].to_numpy(float))
@@ -124,6 +133,10 @@ def _add_line(
     if alone and has_error:
         _add_band(figure, rows, errors, style["color"], height)
     x, y_gaps, text = _with_gaps(rows["step"].to_numpy(float), y, text, missing)
+    if width > 0 and len(rows) > 2:
+        _add_smoothed(figure, name, rows, missing, style, height, width, x, y_gaps, text)
+        _add_off_axis(figure, name, rows, style["color"], height)
+        return
     unsure = _unsure(x, rows)
     figure.add_scatter(
         x=x, y=y_gaps, name=name, customdata=text, line={**style, "width": 2},
@@ -134,6 +147,21 @@ def _add_line(
         hovertemplate="%{customdata}", connectgaps=False,
     )  # fmt: skip
     _add_off_axis(figure, name, rows, style["color"], height)
+
+
+def _add_smoothed(
+    figure: go.Figure, name: str, rows: pd.DataFrame, missing: pd.DataFrame, style: dict, height: ValueAxis,
+    width: float, x: np.ndarray, y: np.ndarray, text: list[str],
+) -> None:  # fmt: skip
+    """Draw the smoothed line, and the measured one as its ghost."""
+    figure.add_scatter(x=x, y=y, name=f"{name}, measured", customdata=text, line={**style, "width": 1}, mode="lines",
+                       opacity=GHOST, showlegend=False, hovertemplate="%{customdata}", connectgaps=False)  # fmt: skip
+    steps = rows["step"].to_numpy(float)
+    values = smoothed(steps, rows["value"].to_numpy(float), width)
+    words = [f"{label(number(value))} (smoothed)" for value in values]
+    x, y, words = _with_gaps(steps, height.of(values), words, missing)
+    figure.add_scatter(x=x, y=y, name=name, customdata=words, line={**style, "width": 2}, mode="lines",
+                       hovertemplate="%{customdata}", connectgaps=False)  # fmt: skip
 
 
 def _hover(row) -> str:
@@ -318,7 +346,6 @@ def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarra
         return
     finite = np.isfinite(z[rows, columns])
     figure.add_scatter(
-    # a tick lies beside its row's middle: on it, plotly would show the cut name on hover, not the whole
         x=x[columns], y=[names[r] for r in rows], mode="markers", showlegend=False, name="not drawn",
         marker={"symbol": np.where(finite, "circle-open", "x"), "size": 6,
                 "color": np.where(finite, palette.REFERENCE, palette.NOT_FINITE)},
@@ -328,16 +355,6 @@ def _mark_cells(figure: go.Figure, names: list[str], x: np.ndarray, z: np.ndarra
 
 
 def layout(figure: go.Figure, description: Description, span: Span | None, revision: str) -> None:
-def _row_names(keys: Sequence[str]) -> list[str]:
-    """Return the keys as rows of a category axis: no two of them may be one text."""
-    names, seen = [], set()
-    for index, key in enumerate(keys):
-        name = label(key)
-        names.append(f"{name} ({index})" if name in seen else name)
-        seen.add(name)
-    return names
-
-
     """Give a figure what all charts share: size, axes, and the steps that it spans."""
     margin = {"l": 8, "r": 8, "t": 8, "b": 8}
     figure.update_layout(
