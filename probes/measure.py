@@ -112,7 +112,7 @@ def take_readings(
         return ModelSnapshot(subject, due, step=step, trajectory=trajectory, progress=progress)
 
     lends = any(_needs_a_pass(type(d)) for d in diagnostics)
-    with _lent(subject) if lends else _looked_at(subject), ExitStack() as released:
+    with lent(subject) if lends else _looked_at(subject), ExitStack() as released:
         snapshot, dtype = snapshot_of(subject), subject.dtype
         released.callback(snapshot.release)
         twin: ModelSnapshot | None = None  # with twice the step of finite differences: what that changes is an error
@@ -128,7 +128,7 @@ def take_readings(
 
 
 @contextmanager
-def _lent(subject: Subject) -> Iterator[None]:
+def lent(subject: Subject) -> Iterator[None]:
     """Take the model for a while; diagnostics make their own tensors on the CPU, whatever the user's default is."""
     default = torch.get_default_device()
     subject.default_device = default if default.type != "cpu" else None
