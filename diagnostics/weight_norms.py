@@ -6,10 +6,10 @@ Legend: L parameter tensors, θ_l one of them, θ_l(0) the same at the start.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +38,9 @@ def norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     if not tensors:
         return {}
     found = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors.values()]
-    return dict(zip(tensors, torch.stack([norm.to(found[0].device) for norm in found]).tolist(), strict=True))
+    if any(norm.device != found[0].device for norm in found):
+        found = [norm.to(found[0].device) for norm in found]
+    return dict(zip(tensors, torch.stack(found).tolist(), strict=True))
 
 
 def growth(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> tuple[dict[str, float], list[str]]:
@@ -49,6 +51,12 @@ def growth(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> tuple[dict
 def _growth(now: Mapping[str, float], start: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
     values = {name: norm / start[name] for name, norm in now.items() if start[name] != 0}
     return values, [name for name in now if name not in values]
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def robust_z(values: Mapping[str, float]) -> dict[str, float]:
@@ -67,8 +75,8 @@ def robust_z(values: Mapping[str, float]) -> dict[str, float]:
     """
     if len(values) < _MIN_TENSORS:
         raise Missing(f"{len(values)} tensors have a growth, an outlier needs {_MIN_TENSORS} to stand out from")
-    middle = statistics.median(values.values())
-    spread = statistics.median(abs(value - middle) for value in values.values())
+    middle = _median(values.values())
+    spread = _median(abs(value - middle) for value in values.values())
     if spread == 0:
         raise Missing("more than half of the tensors have grown alike, so that there is no spread to compare with")
     return {name: _NORMAL_MAD * (value - middle) / spread for name, value in values.items()}
@@ -76,7 +84,14 @@ def robust_z(values: Mapping[str, float]) -> dict[str, float]:
 
 def distance(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
     """Return ‖θ_l − θ_l(0)‖ by name."""
-    return norms({name: now[name].double() - start[name] for name in now})
+    return norms({name: _difference(now[name], start[name]) for name in now})
+
+
+def _difference(now: Tensor, start: Tensor) -> Tensor:
+    """Return θ − θ(0) in float64, or in the precision of complex weights."""
+    if now.dtype == torch.float64 or now.is_complex():
+        return now - start
+    return now.double().sub_(start)  # into the copy that `double` has made
 
 
 def update_ratio(update: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tuple[dict[str, float], list[str]]:
@@ -95,7 +110,7 @@ def update_ratio(update: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tup
 def _by_tensor(values: Mapping[str, float], left_out: list[str] | None = None, why: str = "") -> Reading:
     if not values:
         raise Missing(why)
-    array = torch.tensor(list(values.values()), dtype=torch.float64)
+    array = torch.from_numpy(np.fromiter(values.values(), np.float64, len(values)))
     return Reading(
         value=array, keys=tuple(values), details={"left_out": dict.fromkeys(left_out, why)} if left_out else {}
     )  # fmt: skip
@@ -193,13 +208,14 @@ class WeightNorms(Diagnostic):
     def _start(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
         given = self.reference is not None
         start = self.reference if self.reference is not None else snapshot.initial_parameters
-        for name, parameter in snapshot.parameters.items():
+        parameters = snapshot.parameters
+        for name, parameter in parameters.items():
             found = start.get(name)
             if found is None or found.shape != parameter.shape:
                 where = "the option reference of weights.norm" if given else "the model at the start of the run"
                 what = "nothing" if found is None else f"shape {tuple(found.shape)}"
                 raise Missing(f"{where} has {what} for {name!r}, expected shape {tuple(parameter.shape)}")
-        return {name: start[name].to(p.device) for name, p in snapshot.parameters.items()}
+        return {name: start[name].to(p.device) for name, p in parameters.items()}
 
 
 @dataclass

@@ -138,12 +138,23 @@ class Intake:
             cells[name, Field.HVPS] = float(reading.hvps)
         if reading.seconds:
             cells[name, Field.SECONDS] = float(reading.seconds)
-        context = {"definition": reading.definition, "provenance": _provenance(reading, step)}
         if reading.definition or reading.provenance:
-            cells[name, Field.CONTEXT] = self.interned.text(json.dumps(context, sort_keys=True))
+            cells[name, Field.CONTEXT] = self._context(reading, step)
         if small:
             cells[name, Field.DETAILS] = self.interned.text(json.dumps(small, sort_keys=True))
         return cells
+
+    def _context(self, reading: Reading, step: int) -> int:
+        """Return the number of the text of definition and provenance: nearly always one of the last step's."""
+        context = {"definition": reading.definition, "provenance": _provenance(reading, step)}
+        try:
+            parts = ((key, value, type(value)) for key, value in context["provenance"].items())
+            known = (reading.definition, *parts)
+            if known in self.interned.contexts:
+                return self.interned.contexts[known]
+        except TypeError:  # a list or a mapping in it
+            return self.interned.text(json.dumps(context, sort_keys=True))
+        return self.interned.context(known, json.dumps(context, sort_keys=True))
 
 
 def _rounded(time: float) -> float:

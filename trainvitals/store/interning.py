@@ -37,6 +37,7 @@ class Interned:
         self._layout_ids = {tuple(series): id for id, series in self.layouts.items()}
         self._by_columns: dict[Hashable, int] = {}
         self._texts: OrderedDict[str, int] = OrderedDict()
+        self.contexts: dict[Hashable, int] = {}  # ids of texts by what they say: writing them out takes longer
 
     def series(self, name: str, field: int = Field.VALUE) -> int:
         """Return the id of one field of a metric."""
@@ -75,4 +76,11 @@ class Interned:
                 self._texts.popitem(last=False)
         else:
             self._texts.move_to_end(text)
+        return id
+
+    def context(self, says: Hashable, text: str) -> int:
+        """Return the id of a text that is found again in `contexts` by what it says."""
+        if len(self.contexts) >= MAX_TEXTS_IN_MEMORY:
+            self.contexts.clear()
+        self.contexts[says] = id = self.text(text)
         return id
