@@ -1,31 +1,15 @@
-"""How all charts are drawn: smoothing, the value axis, the kind of picture that is saved. Kept in the address."""
+"""The fields that say how all charts are drawn: smoothing, value axis, saved pictures. Kept in the address."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
 
 from trainvitals.schema import Scale
+from trainvitals.views.chart_style import ChartOptions
 
 WIDTHS = {"off": 0.0, "1 %": 0.01, "3 %": 0.03, "10 %": 0.1, "30 %": 0.3}  # of the shown steps
 AXES = ("as defined", "linear", "log")
 PICTURES = ("png", "svg")
-
-
-@dataclass(frozen=True)
-class ChartOptions:
-    """What the reader chose for all charts."""
-
-    smoothing: float = 0.0  # width of the mean as a share of the shown steps; 0: none
-    scale: Scale | None = None  # of the value axis; None: as each metric defines it
-    picture: str = "png"
-
-    def config(self, name: str) -> dict[str, Any]:
-        """Return plotly's settings of one chart; its camera button saves `name`.png or .svg."""
-        saved = {"format": self.picture, "filename": name, "scale": 1 if self.picture == "svg" else 2}
-        return {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"], "toImageButtonOptions": saved}
 
 
 def chosen_options() -> ChartOptions:

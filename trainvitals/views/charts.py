@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from trainvitals.schema import Chart, Description, ReferenceLine
 from trainvitals.views import palette
-from trainvitals.views.chart_options import ChartOptions
+from trainvitals.views.chart_style import ChartOptions
 from trainvitals.views.colour_levels import ColourLevels
 from trainvitals.views.measured import Measured
 from trainvitals.views.smoothing import smoothed

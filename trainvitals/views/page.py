@@ -11,7 +11,8 @@ from typing import Literal
 import streamlit as st
 
 from trainvitals.schema import Status
-from trainvitals.views.cards import Card, card, grid
+from trainvitals.views.card import Card, card
+from trainvitals.views.cards import grid
 from trainvitals.views.chart_options import chosen_options
 from trainvitals.views.health import freshness
 from trainvitals.views.live import refreshed

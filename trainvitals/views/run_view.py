@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from trainvitals.schema import Description, Question, Reading, Scale, Status, Verdict, VerdictState
-from trainvitals.views.chart_options import ChartOptions
+from trainvitals.views.chart_style import ChartOptions
 from trainvitals.views.measured import Measured, no_points, none_missing
 from trainvitals.views.thinning import most_points
 

@@ -8,7 +8,8 @@ import streamlit as st
 
 from trainvitals.schema import Question
 from trainvitals.views import path_charts, spectrum_charts
-from trainvitals.views.cards import Card, card, definitions, grid, together
+from trainvitals.views.card import Card, card, together
+from trainvitals.views.cards import definitions, grid
 from trainvitals.views.checkpoint_tables import (
     MATRICES,
     checkpoints_of,

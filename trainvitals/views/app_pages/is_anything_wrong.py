@@ -8,7 +8,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from trainvitals.views import health
-from trainvitals.views.cards import card, grid
+from trainvitals.views.card import card
+from trainvitals.views.cards import grid
 from trainvitals.views.page import show_page, status_line
 from trainvitals.views.run_view import COST_SCALARS, RunView, last_value
 from trainvitals.views.verdict_cards import verdict_list

@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from trainvitals.schema import Question
-from trainvitals.views.cards import card, definitions, grid
+from trainvitals.views.card import card
+from trainvitals.views.cards import definitions, grid
 from trainvitals.views.page import show_page, status_line
 from trainvitals.views.run_view import RunView
 from trainvitals.views.sample_tables import INPUTS, MEMORISED, PREDICTED, RANKINGS, USED, are_pictures, ranked
