@@ -127,7 +127,7 @@ def _lend(module: nn.Module, upcast: bool, trainable: set[nn.Parameter]) -> None
             attributes[name] = dict(value)
         elif name.endswith("_hooks") and isinstance(value, dict):
             attributes[name] = collections.OrderedDict(
-                (key, hook) for key, hook in value.items() if _belongs_to_torch(hook)
+                (key, hook) for key, hook in value.items() if belongs_to_torch(hook)
             )
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         attributes["sparse"] = False  # the same gradient, dense: sparse ones have no second derivative
@@ -138,7 +138,7 @@ def _clone(tensor: Tensor, upcast: bool) -> Tensor:
     return copy.float() if upcast and copy.dtype in _HALF else copy
 
 
-def _belongs_to_torch(hook: object) -> bool:
+def belongs_to_torch(hook: object) -> bool:
     """Tell hooks that compute the weights (weight norm, spectral norm, pruning) from the user's."""
     homes = (hook, *type(hook).__mro__)  # a pruning method of the user's derives from torch's
     return any(str(getattr(home, "__module__", "")).startswith("torch.nn.utils.") for home in homes)

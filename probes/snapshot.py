@@ -118,6 +118,8 @@ class ModelSnapshot(CapturedLayers):
 
     @cached_property
     def optimizer(self) -> OptimizerView:
+        if self._subject.optimizer_seen is not None:
+            return self._subject.optimizer_seen
         if self._subject.optimizer is None:
             raise Missing("no optimizer was given")
         return optimizer_view(self._subject.optimizer, self._subject.model)

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from trainvitals.diagnostics.base import OptimizerView
 from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.bystander import bystander, seed_random_state, unwrapped
 from trainvitals.probes.heldout_sets import main_set, named_sets
@@ -64,6 +65,7 @@ class Subject:
     heldout_sets: Mapping[str, ProbeBatch] = field(default_factory=dict)  # by name; `heldout` is one of them
     num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
     is_lent: bool = True  # whether passes may run: nothing that is due needs one otherwise, and the bystander is away
+    optimizer_seen: OptimizerView | None = None  # beside training, where the optimiser itself is not
 
     def loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:
         """Return the mean loss of a batch and the outputs, at given parameters, inside the bystander."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,9 @@ from trainvitals.probes.product_choice import products_of
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.sample_inputs import DESCRIPTION, NAME, kept_inputs
 from trainvitals.probes.schedule import Schedule, dear_of_presets, schedules_for
+from trainvitals.probes.side import INLINE, Side, side_of
+from trainvitals.probes.side_measurements import DESCRIPTIONS as SIDE_DESCRIPTIONS
+from trainvitals.probes.side_measurements import Sent, SideMeasurements
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.schema import Event, Reading, Record, Status, Verdict
 from trainvitals.store.resuming import Begun, begin
@@ -51,6 +55,7 @@ def watch(
     probes: str | Iterable[str] | Mapping[str, Mapping[str, Any]] = "default",
     every: int | str | Schedule | Mapping[str, int | str | Schedule] | None = None,
     budget: str | float | None = DEFAULT_BUDGET,
+    where: str | Side = INLINE,
     mode: str = "eval",
     seed: int = 0,
     probe_samples: int = PROBE_SAMPLES,
@@ -93,6 +98,10 @@ def watch(
             waits until it can. None follows the schedule exactly. By default 5 %; with a schedule of your own only
             for what is dear (Hessian products, per-sample gradients) and came with a preset: all else, and what
             you name in `probes` or `every`, follows the schedule exactly.
+        where: "inline" measures between two steps of training. "side" copies model and optimiser to a second process
+            that measures while training goes on: what needs a pass, Hessian products or a look at all weights; what
+            reads training steps stays inline. What is due while it is busy is dropped and counted in `probe.dropped`.
+            `trainvitals.Side(num_threads=2)` says how it runs. Model, loss and forward have to be picklable.
         mode: "eval" or "train": BatchNorm and dropout in probe passes.
         seed: of the probes' own random vectors; the run's random state is never touched.
         probe_samples: samples drawn when a probe is a loader.
@@ -139,6 +148,7 @@ def watch(
             f"expected a torch.optim.Optimizer, got {type(optimizer).__name__} in trainvitals.watch; "
             "pass the optimiser whose step() updates the model"
         )
+    side = side_of(where)
     diagnostics = select(probes)
     schedules = schedules_for(diagnostics, every)
     paced = _paced(diagnostics, probes, every, budget)
@@ -153,13 +163,14 @@ def watch(
     kept = kept_inputs(subject, diagnostics) if inputs else {}
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
     descriptions |= {NAME: DESCRIPTION} if kept else {}
-    meta = run_meta(subject, schedules, share, config)
+    descriptions |= SIDE_DESCRIPTIONS if side is not None else {}
+    meta = run_meta(subject, schedules, share, config) | {"where": "inline" if side is None else "side"}
     begun = begin(store, run_name, meta, descriptions, resume=resume, step=resume_step)
     writer, run_name = begun.writer, begun.name
     if kept:
         writer.append(Record(begun.step, time.time(), kept))
     lookout = lookout_on(writer.path, run_name, alerts, keep=on_verdict is not None) if on_verdict or alerts else None
-    return Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks)
+    return Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks, side)
 
 
 def _paced(
@@ -191,13 +202,15 @@ class Watch:
         lookout: Lookout | None = None,
         on_verdict: Callable[[Verdict], object] | None = None,
         sinks: Sequence[Sink] = (),
+        side: Side | None = None,
     ) -> None:
         self.name = begun.name
         self.step = begun.step  # optimiser steps taken
         self._subject = subject
         self._diagnostics = {d.name: d for d in diagnostics}
         self._schedules = schedules
-        self._metric_names = frozenset(COST_DESCRIPTIONS).union(*(d.descriptions() for d in diagnostics))
+        ours = COST_DESCRIPTIONS | SIDE_DESCRIPTIONS
+        self._metric_names = frozenset(ours).union(*(d.descriptions() for d in diagnostics))
         self._writer = begun.writer
         self._started = time.perf_counter()
         self._seconds_measuring = 0.0
@@ -216,6 +229,8 @@ class Watch:
         self._recorder = TrajectoryRecorder(lambda: names_of_parameters(subject.model), self._is_trajectory_wanted)
         self._trajectory_wanted: dict[int, bool] = {}  # by step, decided once, for steps not yet measured
         self._seconds_recording = 0.0  # since a trajectory was last measured
+        self._keeping = threading.Lock()
+        self._side = side and SideMeasurements(side, subject, self._diagnostics, self._keep, self._warn)
         self._attach()
         atexit.register(self._at_exit)
         try:
@@ -349,14 +364,19 @@ class Watch:
         if self._budget is not None:
             paced = self._budget.chosen([n for n in names if n in self._paced], started, momentary=self._momentary)
             names = [n for n in names if n not in self._paced] + paced
-        if not names:
+        if not names and self._side is None:
+            return
+        sent = Sent(names) if self._side is None else self._side.send(names, self.step, paced=self._paced)
+        names = sent.here
+        if not names and not sent.there:
             return
         readings = take_readings(
             self._subject, [self._diagnostics[name] for name in names], step=self.step,
             trajectory=lambda: self._recorder.at(self.step), on_error=self._probe_failed,
-        )  # fmt: skip
+        ) if names else {}  # fmt: skip
         seconds = time.perf_counter() - started
-        prices = self._prices(names, readings, seconds)
+        prices = self._prices(names, readings, seconds - sent.seconds)
+        prices |= dict.fromkeys(sent.there, sent.seconds / max(len(sent.there), 1))
         for name in (measured := self._momentary & set(names)):
             prices[name] += self._seconds_recording / len(measured)
         if measured:
@@ -380,11 +400,17 @@ class Watch:
         self._append(Record(self.step, time.time(), readings, cost))
 
     def _append(self, record: Record) -> None:
-        self._writer.append(record)
+        self._keep(record)
         if self._forwarder is not None:
-            self._forwarder.put(record.step, record.readings, record.scalars)
             for message in self._forwarder.failed:
                 self._warn(message, message)
+
+    def _keep(self, record: Record) -> None:
+        """Record from any thread: what is measured beside training comes from another one."""
+        with self._keeping:
+            self._writer.append(record)
+            if self._forwarder is not None:
+                self._forwarder.put(record.step, record.readings, record.scalars)
 
     def _probe_failed(self, name: str, error: Exception) -> None:
         self._warn(
@@ -412,6 +438,8 @@ class Watch:
             handle.remove()
         self._handles.clear()
         atexit.unregister(self._at_exit)
+        if self._side is not None:
+            self._side.close(self.step, in_peace=kind == "finished")
         self._close_sinks()
         self._writer.event(Event(self.step, time.time(), kind, message))
         self._writer.close(status, message)
