@@ -22,6 +22,7 @@ _HOMES = {
     "every": "trainvitals.probes.schedule",
     "log_spaced": "trainvitals.probes.schedule",
     "at_steps": "trainvitals.probes.schedule",
+    "Side": "trainvitals.probes.side",
     "open_run": "trainvitals.run",
     "list_runs": "trainvitals.run",
     "runs": "trainvitals.run_table",
