@@ -36,6 +36,7 @@ class Chart(StrEnum):
     LINES = "lines"  # a few named numbers a step, a line each
     HEATMAP = "heatmap"  # one number per key and step: key × step, colour is the value
     WATERFALL = "waterfall"  # a density over a grid at every measured step
+    PLANE = "plane"  # named points on a plane, with samples around them
     LANDSCAPE = "landscape"  # losses on a grid around the weights: a curve, or a plane with contour lines
 
 
@@ -175,6 +176,10 @@ class Evidence:
     key: str = ""  # layer or class, if the metric has one number for each
     quantity: str = ""  # what the value is, where it is worked out from the metric: "loss over that of guessing"
     holds: bool = True  # False: measured, and on the other side of the threshold
+    since: int | None = None  # the step from which on it has held
+    is_past: bool = False  # it tells of what happened at `step`, whatever came after
+    sentence: str = ""  # words, value and threshold as one clause without its step, if it holds
+    repeats: bool = False  # it says more of a number that evidence before it gives: it counts, and is not told again
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,8 @@ class Verdict:
     advice: tuple[Advice, ...] = ()
     missing: tuple[str, ...] = ()  # metrics, or reasons in words, that would have told more
     is_informational: bool = False  # something to know, not an illness: never an alarm
+    follows: str = ""  # id of the condition that probably brought this one about; it stands right behind that one
+    relation: str = ""  # in words, when it began beside that condition
 
     def to_json(self) -> str:
         """Return the verdict as one JSON object."""

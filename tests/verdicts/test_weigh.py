@@ -66,7 +66,7 @@ def test_signs_without_points_are_left_out():
 
 def test_the_sentence_gives_what_holds_with_its_figures():
     judgement = weigh([sign(5, "a"), sign(None, "b")]).judgement("It is there", "It is not there")
-    assert judgement.summary == "It is there: a rose (2 at step 390; the level is above 1)."
+    assert judgement.summary == "It is there. At step 390, a rose, a is 2, where the level is 1."
     assert [e.holds for e in judgement.evidence] == [True, False]
 
 
@@ -79,3 +79,9 @@ def test_what_was_not_measured_lowers_the_confidence():
     found = weigh([sign(5)])
     assert found.judgement("x", "y", ["m: not measured"]).confidence < found.judgement("x", "y").confidence
     assert found.judgement("x", "y", ["m: not measured"]).missing == ("m: not measured",)
+
+
+def test_a_sign_that_repeats_a_number_counts_and_is_not_told():
+    found = weigh([sign(5, "a"), sign(5, "b", repeats=True)])
+    assert found.state == VerdictState.ALARM
+    assert "b rose" not in found.judgement("x", "y").summary

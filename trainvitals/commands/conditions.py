@@ -19,7 +19,8 @@ HEADER = """# What verdicts are about
 Written by `trainvitals conditions --markdown > docs/verdicts.md` from the conditions themselves; do not edit.
 
 A verdict is one of `healthy`; `watch`, some evidence or something worth knowing; `alarm`, several independent pieces
-of evidence; `unknown`, too little was measured, and it says what. `since` is the step at which it began, `noticed`
+of evidence; `unknown`, too little was measured, and it says what. The worst come first, among equals the earliest; what
+probably follows from another stands right behind it, and `follows` and `relation` say so. `since` is the step at which it began, `noticed`
 the step from which on the measurements were enough to tell. Judgements compare a run with its own scale, noise, loss
 and optimiser, never with absolute bands; a metric that was not measured lowers the confidence, or makes the verdict
 `unknown`. They read recorded series only, so a live run, a finished one and a store of last year are judged alike.
@@ -48,7 +49,7 @@ def conditions(
     elif name is not None:
         say(f"{name}: {chosen[0].title}")
         for fact, text in facts(chosen[0]):
-            say(f"  {fact:<8} {text}")
+            say(f"  {fact:<15} {text}")
     else:
         console().print(table(chosen))
 
@@ -64,6 +65,8 @@ def facts(condition: Condition) -> Iterable[tuple[str, str]]:
     yield "judged", inspect.cleandoc(type(condition).__doc__ or "")
     yield "reads", ", ".join(condition.reads)
     yield "source", condition.source
+    if condition.follows:
+        yield "may follow from", ", ".join(f"`{name}`" for name in condition.follows)
     if condition.is_informational:
         yield "kind", "to know: it never goes beyond `watch`"
     for advice in condition.advice:

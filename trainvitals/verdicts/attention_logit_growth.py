@@ -26,6 +26,7 @@ class AttentionLogitGrowth(Condition):
     says = "Attention becomes a hard choice of one token: its gradient vanishes, and training turns unstable."
     reads = (_MAX, _ENTROPY, "loss.train", "chance.loss")
     source = _WORTSMAN
+    follows = ("step_too_large",)
     advice = (
         Advice("Normalise queries and keys (qk-norm).", _WORTSMAN),
         Advice("Lower the learning rate, or warm it up for longer.", _WORTSMAN),
@@ -37,17 +38,18 @@ class AttentionLogitGrowth(Condition):
         logits = run.need_layers(_MAX, 4)
         largest = max((logits.column(key) for key in logits.keys), key=lambda s: s.last if s else -np.inf)
         start = max(float(np.median(largest.value[: max(1, len(largest) // 20)])), 1.0)
-        large = Sign(largest, 100.0, ABOVE, _BANK, f"attention logits of layer {largest.key} are large", release=70.0,
+        large = Sign(largest, 100.0, ABOVE, _BANK, f"the largest attention logit of layer {largest.key} is {{value}}",
+                     release=70.0,
                      reliability=0.6)  # fmt: skip
         grown = Sign(largest.with_values(largest.value / start), 20.0, ABOVE, _BANK,
-                     "they have grown many times", release=14.0, reliability=0.5,
+                     "it has grown to {value} times its start", release=14.0, reliability=0.5,
                      quantity="largest logit over its start")  # fmt: skip
         signs = [large, grown, _hard_choice(run, largest.key), *_no_progress(run)]
         signs = [sign for sign in signs if sign.series]
         found = weigh(signs, watch=2, alarm=3, leading=[large])
         missing = [run.why_missing(name) for name in (_ENTROPY, "loss.train") if name not in run.names]
         return found.judgement(
-            f"The attention logits of layer {largest.key} have grown to {largest.last:.3g}",
+            f"The attention logits of layer {largest.key} grow",
             f"The attention logits stay moderate (largest {largest.last:.3g} in layer {largest.key})", missing,
         )  # fmt: skip
 
@@ -59,7 +61,8 @@ def _hard_choice(run: RunFacts, key: str) -> Sign:
     start = float(np.median(series.value[: max(1, len(series) // 20)])) if series else 1.0
     nothing = Series(_ENTROPY, series.step[:0], series.value[:0])
     share = series.with_values(series.value / start) if start > 0 else nothing
-    return Sign(share, 0.2, BELOW, _ZHAI, "attention has lost its entropy", release=0.3, reliability=0.5,
+    return Sign(share, 0.2, BELOW, _ZHAI, "the entropy of attention is down to {value:share} of its start",
+                release=0.3, reliability=0.5,
                 quantity="entropy over its start")
 
 
@@ -71,8 +74,10 @@ def _no_progress(run: RunFacts) -> list[Sign]:
     settled = np.arange(len(course.loss)) >= 5
     return [
         Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.4, ABOVE, course.reference_source,
-             "the loss is far from fitted", release=0.3, reliability=0.5, kind="loss",
+             "the train loss is at {value:share} of that of guessing, far from fitted", release=0.3, reliability=0.5,
+             kind="loss",
              quantity="loss over that of guessing"),
-        Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK, "progress was lost again", release=0.2,
+        Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK,
+             "{value:share} of the progress of the train loss is lost again", release=0.2,
              reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
     ]  # fmt: skip

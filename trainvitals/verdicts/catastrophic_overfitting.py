@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from trainvitals.schema import Advice
@@ -46,7 +48,8 @@ class CatastrophicOverfitting(Condition):
                 _GAP,
                 ABOVE,
                 f"{_WONG}; {_BANK}",
-                "accuracy under FGSM is above that under PGD by this much",
+                "the accuracy under the one-step attack (FGSM) is {value:points} above that under the stronger one "
+                "(PGD)",
                 release=_GAP / 2,
                 patience=2,
                 reliability=0.6,
@@ -56,7 +59,7 @@ class CatastrophicOverfitting(Condition):
                 _ABNORMAL,
                 ABOVE,
                 f"{_LIN}; {_BANK}",
-                "the loss of this share of samples falls under attack",
+                "the loss of {value:share} of the samples falls under attack, where it should rise",
                 release=_ABNORMAL / 2,
                 patience=2,
                 reliability=0.7,
@@ -65,9 +68,13 @@ class CatastrophicOverfitting(Condition):
         ]
         found = weigh(signs, watch=2, alarm=3, leading=signs[:2])
         missing = () if len(signs) == 3 else (run.why_missing("adv.robust.train"),)
-        return found.judgement(
-            "Training against a single-step attack broke", "The single-step attack is no special case", missing
+        judgement = found.judgement(
+            "Training against a one-step attack has broken", "The one-step attack is no special case", missing
         )
+        if judgement.since is None:
+            return judgement
+        back = f"Go back to weights from before step {judgement.since:,}; train on against PGD or with a random start."
+        return replace(judgement, advice=(Advice(back, _WONG), *self.advice[1:]))
 
 
 def _one_attack_only(run: RunFacts, gap: Series) -> list[Sign]:
@@ -83,7 +90,7 @@ def _one_attack_only(run: RunFacts, gap: Series) -> list[Sign]:
             _SHARE,
             BELOW,
             f"{_ANDRIUSHCHENKO}; {_BANK}",
-            "of the accuracy under FGSM this part is left under PGD",
+            "of the accuracy under the one-step attack {value:share} is left under the stronger one",
             release=_SHARE + 0.2,
             patience=2,
             reliability=0.5,

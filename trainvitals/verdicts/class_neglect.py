@@ -6,11 +6,13 @@ Legend: n points, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Layers, Series
@@ -21,6 +23,7 @@ _FRANCAZI = "Francazi, Baity-Jesi, Lucchi 2023, A Theoretical Analysis of the Le
 _SAGAWA = "Sagawa et al. 2020, Distributionally Robust Neural Networks for Group Shifts, section 3"
 _BANK = "measured on the bank of runs, half for thresholds (benchmarks/results/verdicts.md)"
 _LEFT, _LEARNED = 0.4, 0.5
+_WHERE = {"heldout": "held-out", "train": "train"}
 _PLACES = (("per_class", "heldout"), ("per_class", "train"), ("per_group", "heldout"), ("per_group", "train"))
 
 
@@ -36,6 +39,7 @@ class ClassNeglect(Condition):
     says = "Overall the numbers look good, and one class (or group) is hardly learned at all."
     reads = tuple(f"{kind}.{what}_{where}" for kind, where in _PLACES for what in ("accuracy", "loss"))
     source = f"{_FRANCAZI}; {_SAGAWA}"
+    follows = ("step_too_large", "dead_units", "representation_collapse")
     advice = (
         Advice(
             "Draw batches with the classes in equal parts, or give each class's gradient the same weight.", _FRANCAZI
@@ -51,7 +55,28 @@ class ClassNeglect(Condition):
             raise Unmeasured(run.why_missing("per_class.accuracy_heldout"))
         recalls = [sign for sign in signs if ".accuracy_" in sign.series.name]
         found = weigh(signs, watch=2 if len(signs) > 1 else 1, alarm=2, leading=recalls)
-        return found.judgement("A class is left behind", "No class is left behind")
+        holding = next((sign for sign in recalls if sign.holds), None)
+        if holding is None:
+            return found.judgement("A class is left behind", "No class is left behind")
+        kind, key = holding.series.name.split(".")[0][4:], holding.series.key
+        first = _never_learned(run.layers(holding.series.name), key)
+        judgement = found.judgement(f"{kind.capitalize()} {key} is left behind{_early(first)}",
+                                    "No class is left behind")
+        return judgement if first is None or judgement.since is None else replace(judgement, since=first[0])
+
+
+def _never_learned(recall: Layers, key: str) -> tuple[int, float] | None:
+    """Return the first step and the largest recall of a class that never had a share of the median one's of now."""
+    column = recall.column(key)
+    most = float(running_median(column.value, 3).max())
+    return (int(column.step[0]), most) if most < _LEFT * float(np.nanmedian(recall.value[-1])) else None
+
+
+def _early(first: tuple[int, float] | None) -> str:
+    if first is None:
+        return ""
+    return f", and was from the first measurement on, at step {first[0]:,}: its recall was never above " \
+           f"{figure(first[1], 'share')}"
 
 
 def _signs(run: RunFacts) -> Iterator[Sign]:
@@ -66,13 +91,14 @@ def _signs(run: RunFacts) -> Iterator[Sign]:
             _LEFT,
             BELOW,
             f"{_SAGAWA}; {_BANK}",
-            f"{kind[4:]} {key} is recalled this many times as often as the median one",
+            f"the recall of {kind[4:]} {key} on {_WHERE[where]} samples is {{value:share}} of the median {kind[4:]}'s",
             release=_LEFT + 0.1,
             reliability=0.6,
+            quantity=f"recall of {kind[4:]} {key} over that of the median {kind[4:]}, {_WHERE[where]} samples",
         )
         loss = run.layers(f"{kind}.loss_{where}")
         if len(loss) >= 5 and key in loss.keys and run.chance_loss:
-            yield _costly(loss, key, kind, run.chance_loss)
+            yield _costly(loss, key, f"{_WHERE[where]} samples of {kind[4:]} {key}", run.chance_loss)
 
 
 def _worst(recall: Layers, chance: float) -> tuple[np.ndarray, str]:
@@ -85,14 +111,14 @@ def _worst(recall: Layers, chance: float) -> tuple[np.ndarray, str]:
     return np.where(learned, smooth / np.maximum(median, 1e-9), 1.0), recall.keys[column]
 
 
-def _costly(loss: Layers, key: str, kind: str, chance: float) -> Sign:
+def _costly(loss: Layers, key: str, samples: str, chance: float) -> Sign:
     column, median = loss.column(key), loss.median()
     return Sign(
         column,
         np.maximum(chance, 1.5 * median.at(column.step)),
         ABOVE,
         f"chance, and one and a half times the median class's; {_FRANCAZI}",
-        f"{kind[4:]} {key} costs more than a guess would",
+        f"the loss on {samples} is {{value}}, more than that of a guess",
         release=0.8 * np.maximum(chance, median.at(column.step)),
         reliability=0.6,
     )

@@ -27,6 +27,7 @@ class Judgement:
     confidence: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[str, ...] = ()
+    advice: tuple[Advice, ...] = ()  # in place of the condition's own, where it can name steps
 
 
 class Condition(abc.ABC):
@@ -44,6 +45,7 @@ class Condition(abc.ABC):
     advice: ClassVar[tuple[Advice, ...]]  # what to try, the best first
     is_informational: ClassVar[bool] = False  # no illness: it never goes beyond `watch`
     precedence: ClassVar[int] = 50  # causes before what they bring about: the smaller is read first
+    follows: ClassVar[tuple[str, ...]] = ()  # ids of the conditions that can bring it about
 
     @abc.abstractmethod
     def judge(self, run: RunFacts) -> Judgement:

@@ -6,6 +6,7 @@ import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.loss_course import loss_course
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Series
@@ -25,6 +26,7 @@ class DeadUnits(Condition):
     says = "Units put out 0 on every sample: they pass no gradient, do not learn any more, and rarely come back."
     reads = ("units.dead", "rank.effective")
     source = _LU
+    follows = ("step_too_large", "attention_logit_growth", "loss_spikes")
     advice = (
         Advice("Lower the learning rate or warm it up: one large step is enough to kill a ReLU for good.", _LU),
         Advice("Use a non-linearity with a slope on both sides (leaky ReLU, GELU), or a normalisation layer before it.",
@@ -41,23 +43,26 @@ class DeadUnits(Condition):
         """
         layers = run.need_layers("units.dead", 4)
         worst = layers.column(_worst(layers.keys, [layers.column(key) for key in layers.keys]))
-        shares = [
-            Sign(worst, 0.5, ABOVE, _BANK, f"more than half of layer {worst.key} is dead", release=0.4, kind="share"),
-            Sign(worst.with_values(worst.value - worst.value[0]), 0.25, ABOVE, _BANK,
-                 f"layer {worst.key} has lost a quarter of its units since the start", release=0.15, kind="share",
-                 quantity="rise of the share of dead units"),
-        ]  # fmt: skip
+        many = Sign(worst, 0.5, ABOVE, _BANK, f"{{value:share}} of layer {worst.key} is dead", release=0.4,
+                    kind="share")
+        more = Sign(worst.with_values(worst.value - worst.value[0]), 0.25, ABOVE, _BANK,
+                    f"{{value:points}} more of layer {worst.key} is dead than at the start", release=0.15,
+                    kind="share", quantity="rise of the share of dead units", repeats=many.holds)  # fmt: skip
+        shares = [many, more]
         matters = [
-            Sign(worst, 0.85, ABOVE, _BANK, "next to nothing is left of the layer", release=0.75, reliability=0.5),
-            Sign(_late_rise(worst), 0.2, ABOVE, _BANK, "they died when training was well under way", release=0.12,
+            Sign(worst, 0.85, ABOVE, _BANK, "next to nothing is left of the layer", release=0.75, reliability=0.5,
+                 repeats=True),
+            Sign(_late_rise(worst), 0.2, ABOVE, _BANK, "{value:share} of its units have died since a fifth of the run",
+                 release=0.12,
                  reliability=0.5, quantity="rise of the share since a fifth of the run"),
             *_narrower(run, next((sign.since for sign in shares if sign.holds), None)),
             *_no_learning(run),
         ]  # fmt: skip
         found = weigh([*shares, *matters], watch=2, alarm=3, leading=shares)
         return found.judgement(
-            f"Units of layer {worst.key} are dead: {worst.last:.0%} of them put out 0 on every sample of the probe",
-            f"The worst, layer {worst.key}, has {worst.last:.0%} dead units",
+            f"Units of layer {worst.key} are dead: {figure(worst.last, 'share')} put out 0 on every sample that was "
+            f"looked at",
+            f"The worst, layer {worst.key}, has {figure(worst.last, 'share')} dead units",
             () if "rank.effective" in run.names else (run.why_missing("rank.effective"),),
         )
 
@@ -77,7 +82,7 @@ def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
     end = max(1, int(np.searchsorted(rank.step, since, side="right")))
     before = float(rank.value[max(0, end - 3) : end].max())  # where they died between two measurements, the earlier
     fall = rank.since(since)
-    words = "the features vary in fewer directions since then"
+    words = "the features have {value:share} of the rank that they had before"
     if since < rank.step[-1] / 5:  # every net goes down to the rank that its task needs, early
         return [Sign(fall.with_values(fall.value / before), 0.25, BELOW, _LYLE, words, release=0.3, patience=2,
                      reliability=0.5, quantity="effective rank over that before")]  # fmt: skip
@@ -92,10 +97,11 @@ def _no_learning(run: RunFacts) -> list[Sign]:
         return []
     settled = np.arange(len(course.loss)) >= 5
     return [
-        Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK, "progress was lost again", release=0.2,
+        Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK,
+             "{value:share} of the progress of the train loss is lost again", release=0.2,
              reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
         Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
-             "the loss is hardly below that of guessing", release=0.8, reliability=0.5, kind="loss",
+             "the train loss is at {value:share} of that of guessing", release=0.8, reliability=0.5, kind="loss",
              quantity="loss over that of guessing"),
     ]  # fmt: skip
 

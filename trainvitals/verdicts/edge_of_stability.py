@@ -35,18 +35,18 @@ class EdgeOfStability(Condition):
         ratio = _ratio(run)
         distance = ratio.with_values(np.exp(np.abs(np.log(np.maximum(ratio.value, 1e-12)))))
         near = Sign(
-            distance, _BAND, BELOW, _COHEN, "the sharpness stays within a quarter of its threshold",
+            distance, _BAND, BELOW, _COHEN, "sharpness and threshold are apart by a factor of {value}",
             release=_WIDER, patience=_PATIENCE, reliability=0.85, starts="crossing",
             quantity="factor between sharpness and threshold",
         )  # fmt: skip
         bounce = Sign(
             run.series("grad.successive.gradient"), 0.0, BELOW, "Xing et al. 2018, A Walk with SGD",
-            "successive gradients point against each other", reliability=0.4,
+            "successive gradients point against each other, with a cosine of {value}", reliability=0.4,
         )  # fmt: skip
         found = weigh([near, bounce], watch=1, alarm=99, leading=[near])
         return found.judgement(
-            f"The sharpness hovers at its threshold (ratio {ratio.last:.2f} now)",
-            f"The sharpness is not at its threshold (ratio {ratio.last:.2f} now)",
+            f"The sharpness hovers at its threshold, {ratio.last:.2f} times that now",
+            f"The sharpness is not at its threshold, {ratio.last:.2f} times that now",
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
 from trainvitals.schema import Verdict, VerdictState
 from trainvitals.verdicts.condition import Condition, Judgement, conditions
+from trainvitals.verdicts.consequences import linked, root
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 
 _RANK = {VerdictState.ALARM: 0, VerdictState.WATCH: 1, VerdictState.HEALTHY: 2, VerdictState.UNKNOWN: 3}
@@ -25,7 +27,8 @@ def verdicts(run: HasVerdicts) -> list[Verdict]:
     """Return what is to be said of a run, one verdict a condition, the worst first.
 
     States: `healthy`; `watch`, some evidence, or something worth knowing; `alarm`, several independent pieces of
-    evidence; `unknown`, and `missing` says what was not measured. Among equals the surest comes first.
+    evidence; `unknown`, and `missing` says what was not measured. Among equals the earliest comes
+    first, and what probably follows from another stands right behind it.
 
     Example:
         >>> import tempfile, torch, trainvitals as tv
@@ -43,13 +46,32 @@ def verdicts(run: HasVerdicts) -> list[Verdict]:
 
 
 def judge(facts: RunFacts, chosen: Iterable[Condition] | None = None) -> list[Verdict]:
-    """Return one verdict for each of the conditions, by default all, the worst first."""
+    """Return one verdict for each of the conditions, by default all: the worst first, among equals the earliest.
+
+    What probably follows from another stands right behind it, whatever its own state; see `consequences`.
+    """
     asked = list(conditions() if chosen is None else chosen)
-    found = [_verdict(condition, facts) for condition in asked]
-    first = {condition.id: condition.precedence for condition in asked}
-    return sorted(
-        found, key=lambda v: (_RANK[v.state], v.is_informational, first[v.condition], -v.confidence, v.condition)
-    )
+    by_id = {condition.id: condition for condition in asked}
+    found = linked([_verdict(condition, facts) for condition in asked], by_id, facts.last_step)
+    verdict = {v.condition: v for v in found}
+    roots = {v.condition: root(v, verdict) for v in found}
+    worst: dict[str, int] = {}
+    for v in found:
+        first = roots[v.condition].condition
+        worst[first] = min(worst.get(first, len(_RANK)), _RANK[v.state])
+
+    def place(v: Verdict) -> tuple:
+        first = roots[v.condition]
+        return (
+            worst[first.condition], first.is_informational, _began(first), by_id[first.condition].precedence,
+            -first.confidence, first.condition, v is not first, _began(v), by_id[v.condition].precedence, v.condition,
+        )  # fmt: skip
+
+    return sorted(found, key=place)
+
+
+def _began(v: Verdict) -> float:
+    return math.inf if v.since is None else v.since
 
 
 def _verdict(condition: Condition, facts: RunFacts) -> Verdict:
@@ -62,7 +84,7 @@ def _verdict(condition: Condition, facts: RunFacts) -> Verdict:
         condition=condition.id, title=condition.title, state=state,
         since=judgement.since if shown else None, noticed=judgement.noticed if shown else None,
         confidence=judgement.confidence, summary=judgement.summary, evidence=judgement.evidence,
-        advice=condition.advice if shown else (), missing=judgement.missing,
+        advice=(judgement.advice or condition.advice) if shown else (), missing=judgement.missing,
         is_informational=condition.is_informational,
     )  # fmt: skip
 

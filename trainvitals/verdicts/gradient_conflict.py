@@ -60,7 +60,7 @@ class GradientConflict(Condition):
             _STUCK,
             ABOVE,
             _BANK,
-            "the train loss stands still at this share of chance",
+            "the train loss stands still at {value:share} of that of guessing",
             release=_STUCK / 2,
             reliability=0.5,
         )
@@ -84,7 +84,7 @@ def _opposed(run: RunFacts) -> tuple[Sign, Sign]:
                 _OPPOSED,
                 BELOW,
                 f"{_YU}; {_BANK}",
-                f"the median {kind[4:]} has another that opposes it by this cosine",
+                f"the median {kind[4:]} has another one whose gradient opposes its own, with a cosine of {{value}}",
                 release=_OPPOSED + 0.1,
                 reliability=0.6,
             )
@@ -94,7 +94,7 @@ def _opposed(run: RunFacts) -> tuple[Sign, Sign]:
                 _PULL,
                 ABOVE,
                 _BANK,
-                "their gradients stand at this share of their largest",
+                "these gradients are still {value:share} as large as they ever were",
                 release=_PULL - 0.1,
                 patience=2,
                 reliability=0.5,

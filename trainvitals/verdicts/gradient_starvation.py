@@ -60,12 +60,13 @@ class GradientStarvation(Condition):
             _SHARE,
             BELOW,
             f"{_PEZESHKI}; {_BANK}",
-            f"of the strongest feature's margin {name!r} has this share",
+            f"the feature {name!r} gives {{value:share}} of the margin that the strongest one gives",
             release=2 * _SHARE,
             reliability=0.6,
         )
         fitted = Sign(
-            train, _FITTED, ABOVE, _PEZESHKI, "the train data is fitted", release=_FITTED - 0.1, reliability=0.5
+            train, _FITTED, ABOVE, _PEZESHKI, "the train data is fitted, with an accuracy of {value:share}",
+            release=_FITTED - 0.1, reliability=0.5
         )
         signs = [starves, fitted, *_rules(run, margin, chance)]
         found = weigh(signs, watch=2, alarm=3, leading=[starves])
@@ -96,7 +97,7 @@ def _rules(run: RunFacts, margin: Layers, chance: float) -> list[Sign]:
             0.5 * chance,
             BELOW,
             f"half of chance; {_SHAH}",
-            f"accuracy with {strongest!r} turned in sign: it decides alone",
+            f"with {strongest!r} turned in sign the accuracy is {{value:share}}, so that it decides alone",
             reliability=0.5,
         )
     ]

@@ -47,13 +47,14 @@ class GrokkingPossible(Condition):
             raise Unmeasured("optimizer: its weight decay was not recorded")
         chance = run.chance_accuracy or 0.0
         level = chance + 0.5 * (1 - chance) * _KNOWN
-        fitted = Sign(train, _FITTED, ABOVE, _POWER, "the train data is fitted", release=_FITTED - 0.1, reliability=0.6)
+        fitted = Sign(train, _FITTED, ABOVE, _POWER, "the train data is fitted, with an accuracy of {value:share}",
+                      release=_FITTED - 0.1, reliability=0.6)
         unknown = Sign(
             heldout.with_values(running_median(heldout.value, 5)),
             level,
             BELOW,
             f"a quarter of the way from chance to 1; {_BANK}",
-            "held-out data is near chance",
+            "the held-out accuracy is {value:share}",
             release=2 * level,
             reliability=0.6,
         )
@@ -79,7 +80,8 @@ def _moves(run: RunFacts) -> Sign:
     ratio = run.layers("update.ratio")
     if not ratio:
         raise Unmeasured(run.why_missing("update.ratio"))
-    return Sign(ratio.largest(), _MOVES, ABOVE, _BANK, "the weights still move", release=_MOVES / 2, reliability=0.4)
+    return Sign(ratio.largest(), _MOVES, ABOVE, _BANK, "each step still changes the weights, by {value} of their size",
+                release=_MOVES / 2, reliability=0.4)
 
 
 def _first_fitted(train: Series) -> int:

@@ -56,10 +56,10 @@ class LabelNoise(Condition):
     def judge(self, run: RunFacts) -> Judgement:
         """Return `watch` when the held-out accuracy fell and one more sign holds, `alarm` for three."""
         train, heldout = run.need("accuracy.train"), run.need("accuracy.heldout")
-        fell, far = _fell(heldout, _FALL, "stands below its best"), _fell(heldout, _FAR, "stands far below its best")
+        fell, far = _fell(heldout, _FALL), _fell(heldout, _FAR, repeats=True)
         fitted = _fitted(run.layers("el2n"))
-        signs = [*fitted, fell, _odd_order(train, heldout), far]
-        lost = _fell(train, _FAR, "")  # of the train accuracy: what is lost on both is no memory
+        signs = [fell, *fitted, _odd_order(train, heldout), far]
+        lost = _fell(train, _FAR)  # of the train accuracy: what is lost on both is no memory
         found = weigh(signs, watch=3 if far.holds else 2, alarm=3, leading=[fell], against=[lost])
         missing = () if fitted else (run.why_missing("el2n", len(run.layers("el2n")), 8),)
         judgement = found.judgement(
@@ -67,7 +67,17 @@ class LabelNoise(Condition):
         )
         if judgement.state == VerdictState.HEALTHY:
             return judgement
-        return replace(judgement, since=_began(run.layers("el2n"), heldout, bool(fitted) and fitted[0].holds))
+        since = _began(run.layers("el2n"), heldout, bool(fitted) and fitted[0].holds)
+        return replace(judgement, since=since, advice=_at_step(since, self.advice))
+
+
+def _at_step(since: int, advice: tuple[Advice, ...]) -> tuple[Advice, ...]:
+    look = (
+        f"Look at the train samples that the network contradicted at step {since:,} (the page on samples lists them by "
+        "error norm, EL2N), and put their labels right or leave them out."
+    )
+    stop = f"Stop at step {since:,}, or go back to its weights: clean labels are learned first."
+    return (Advice(look, _PAUL), Advice(stop, _LIU), *advice[2:])
 
 
 def _began(el2n: Layers, heldout: Series, by_samples: bool) -> int:
@@ -97,23 +107,26 @@ def _fitted(el2n: Layers) -> list[Sign]:
             _MEMORISED,
             ABOVE,
             f"{_PAUL}; {_BANK}",
-            "of the samples that the network stood against this share is fitted",
+            "of the train samples whose label the network contradicted, {value:share} are fitted by now",
             patience=2,
             reliability=0.6,
+            quantity="share of the contradicted samples that is fitted",
         )
     ]
 
 
-def _fell(heldout: Series, by: float, words: str) -> Sign:
+def _fell(heldout: Series, by: float, *, repeats: bool = False) -> Sign:
     smooth = running_median(heldout.value, _SMOOTH)
     return Sign(
         heldout.with_values(np.maximum.accumulate(smooth) - smooth),
         by,
         ABOVE,
         f"{_LIU}; {_BANK}",
-        f"the held-out accuracy {words}, by",
+        "the held-out accuracy stands {value:points} below its best",
         release=by / 2,
         reliability=0.5,
+        quantity="best held-out accuracy so far less the present one",
+        repeats=repeats,
     )
 
 
@@ -128,6 +141,8 @@ def _odd_order(train: Series, heldout: Series) -> Sign:
         _ORDER,
         ABOVE,
         f"{_ARPIT}; {_BANK}",
-        "the held-out accuracy was above the train accuracy, by",
+        "the held-out accuracy was {value:points} above the train accuracy, as it is where train labels are wrong",
         reliability=0.5,
+        quantity="largest lead of the held-out accuracy so far",
+        once=True,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.loss_course import loss_course
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.series import Ints, Series
@@ -16,6 +17,7 @@ from trainvitals.verdicts.spikes import WINDOW, Spike, find_spikes
 from trainvitals.verdicts.weigh import weigh
 
 _CHOWDHERY = "Chowdhery et al. 2023, PaLM: Scaling Language Modeling with Pathways, section 5.1"
+_NAMED = 5  # spikes whose steps are named
 _FORGOTTEN = 0.25  # of the run so far: spikes of its first quarter
 _IGLEWICZ = "Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers (robust deviations)"
 
@@ -28,6 +30,7 @@ class LossSpikes(Condition):
     says = "Single steps throw the model off and it finds back: time is lost, and one day it may not find back."
     reads = ("loss.train", "the loss that you log")
     source = _CHOWDHERY
+    follows = ("step_too_large", "attention_logit_growth")
     advice = (
         Advice("Look at the batches before the spikes; skip them if the spikes come from data.", _CHOWDHERY),
         Advice("Clip the gradient norm.", "Pascanu, Mikolov, Bengio 2013, On the difficulty of training RNNs"),
@@ -41,20 +44,36 @@ class LossSpikes(Condition):
         loss, spikes = _with_most_spikes(run, course.reference)
         count = _count(loss.name, run.series(loss.name).step, spikes)
         what = "spikes in the last three quarters of the run"
-        one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "it has spiked", patience=1, reliability=0.7, quantity=what)
-        again = "it does so again and again"
-        more = Sign(count, 2.5, ABOVE, _IGLEWICZ, again, patience=1, reliability=0.7, quantity=what)
+        one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "it has spiked {value} times", patience=1, reliability=0.7,
+                   quantity=what, repeats=True)
+        again = "it spikes again and again"
+        more = Sign(count, 2.5, ABOVE, _IGLEWICZ, again, patience=1, reliability=0.7, quantity=what, repeats=True)
         found = weigh([one, more], watch=1, alarm=2, leading=[one])
         if not found.holding:
             return found.judgement(f"No spike stands out from the noise of {loss.name}", "The loss has no spikes")
         recent = [s for s in spikes if s.step > _FORGOTTEN * loss.step[-1]]
         highest = max(recent, key=lambda s: s.height)
-        times = "once" if len(recent) == 1 else f"{len(recent)} times"
-        judgement = found.judgement(
-            f"{loss.name} has spiked {times}, up to {highest.height:.3g} times its level (at step {highest.step}), "
-            "and recovered", "",
-        )  # fmt: skip
-        return replace(judgement, since=_first(spikes, count))
+        judgement = found.judgement(_told(loss.name, recent, highest), "")
+        return replace(judgement, since=_first(spikes, count), advice=(_look(recent), *self.advice[1:]))
+
+
+def _look(recent: list[Spike]) -> Advice:
+    """Return the first advice with the steps to look at."""
+    named = ", ".join(f"{spike.step:,}" for spike in recent[:_NAMED]) + (", …" if len(recent) > _NAMED else "")
+    batches = "the batch" if len(recent) == 1 else "the batches"
+    return Advice(f"Look at {batches} just before step{'s' * (len(recent) > 1)} {named}; skip such batches if the "
+                  "spikes come from the data.", _CHOWDHERY)  # fmt: skip
+
+
+def _told(name: str, recent: list[Spike], highest: Spike) -> str:
+    """Return in words when it spiked, and how high."""
+    high = f"to {figure(highest.height)} times its level before"
+    if len(recent) == 1:
+        return f"{name} leapt up once, at step {highest.step:,}, {high}, and was on its way down by step " \
+               f"{highest.recovered:,}"
+    between = f"between steps {recent[0].step:,} and {recent[-1].step:,}"
+    return f"{name} leapt up {len(recent)} times {between}, and came down each time; the highest went {high} at " \
+           f"step {highest.step:,}"
 
 
 def _with_most_spikes(run: RunFacts, reference: float) -> tuple[Series, list[Spike]]:

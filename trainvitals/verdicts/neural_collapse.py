@@ -31,18 +31,24 @@ class NeuralCollapse(Condition):
         """Return `watch` when the data is fitted, NC1 is small, and most of the others agree."""
         first = run.need("nc1", 4)
         accuracy, terminal = run.need("accuracy.train", 4), f"{_PAPYAN}: the terminal phase begins at no train error"
-        fitted = Sign(accuracy, 0.989, ABOVE, terminal, "the train probe is fitted", release=0.97, reliability=0.3)
+        fitted = Sign(accuracy, 0.989, ABOVE, terminal, "the train data is fitted, with an accuracy of {value:share}",
+                      release=0.97, reliability=0.3)
         unfitted = Sign(accuracy, 0.97, BELOW, terminal, "the train probe is not fitted", release=0.989)
-        within = Sign(first, 0.1, BELOW, _BANK, "the features of a class nearly meet in one point (NC1)",
+        within = Sign(first, 0.1, BELOW, _BANK,
+                      "the features scatter by {value} within a class, beside what lies between classes (NC1)",
                       release=0.15, reliability=0.7, starts="crossing")  # fmt: skip
         geometry = [
-            Sign(run.series("nc2.norms_means"), 0.15, BELOW, _BANK, "the class means lie equally far out (NC2)",
+            Sign(run.series("nc2.norms_means"), 0.15, BELOW, _BANK,
+                 "the class means lie equally far out, with a spread of {value} (NC2)",
                  release=0.2, reliability=0.4),
-            Sign(run.series("nc2.angles_means"), 0.1, BELOW, _BANK, "the class means form a simplex (NC2)",
+            Sign(run.series("nc2.angles_means"), 0.1, BELOW, _BANK,
+                 "the class means form a simplex, with a deviation of {value} (NC2)",
                  release=0.15, reliability=0.6),
-            Sign(run.series("nc3"), 0.3, BELOW, _BANK, "the classifier's rows point to the class means (NC3)",
+            Sign(run.series("nc3"), 0.3, BELOW, _BANK,
+                 "the classifier's rows point to the class means, with a deviation of {value} (NC3)",
                  release=0.4, reliability=0.5),
-            Sign(run.series("nc4"), 0.011, BELOW, _BANK, "the nearest class mean decides (NC4)",
+            Sign(run.series("nc4"), 0.011, BELOW, _BANK,
+                 "the nearest class mean decides otherwise for {value:share} of the samples (NC4)",
                  release=0.03, reliability=0.3),
         ]  # fmt: skip
         measured = [sign for sign in geometry if len(sign.series) >= 4]

@@ -33,6 +33,7 @@ class NonFinite(Condition):
     says = "A number has overflowed or was never defined; from there on it spreads through everything it touches."
     reads = (*_SCALARS, *_VECTORS, "first_bad")
     source = _IEEE
+    follows = ("step_too_large", "attention_logit_growth", "loss_spikes")
     precedence = 0
     advice = (
         Advice("Go back to the last checkpoint before it and lower the learning rate, or warm it up.",
@@ -58,11 +59,17 @@ class NonFinite(Condition):
             f.metric, f.last, f.value, "above", 0.0, _IEEE, "it is not a finite number", f.key, holds=f.is_now,
         ) for f in sorted(found, key=lambda f: not f.is_now))  # fmt: skip
         layer = next((f.key for f in found if f.key), "")
-        where = f"{first.metric} is not finite from step {first.first} on" + (f", first in {layer}" if layer else "")
+        back = Advice(f"Go back to a checkpoint from before step {first.first:,}, and lower the learning rate or "
+                      f"warm it up.",
+                      self.advice[0].source)  # fmt: skip
+        advice = (back, *self.advice[1:])
+        where = f"{first.metric} is not a finite number from step {first.first:,} on"
+        where += f", first in {layer}" if layer else ""
         if not still:
             return Judgement(VerdictState.WATCH, f"{where}, and is again since: the run came back.", first.first,
-                             first.first, 0.9, evidence)  # fmt: skip
-        return Judgement(VerdictState.ALARM, f"{where}.", first.first, first.first, 0.99, evidence)
+                             first.first, 0.9, evidence, advice=advice)  # fmt: skip
+        return Judgement(VerdictState.ALARM, f"{where}.", first.first, first.first, 0.99, evidence,
+                         advice=advice)
 
 
 def _in_scalars(run: RunFacts, names: tuple[str, ...]) -> Iterator[_Found]:

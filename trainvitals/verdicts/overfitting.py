@@ -12,6 +12,7 @@ import numpy as np
 
 from trainvitals.schema import Advice, VerdictState
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.heldout_course import PROBE_HELDOUT, PROBE_TRAIN, HeldoutCourse, heldout_course
 from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.run_facts import RunFacts
@@ -42,6 +43,7 @@ class Overfitting(Condition):
     says = "The network gets better on the data it is trained on and worse on data that was held out."
     reads = (PROBE_HELDOUT, PROBE_TRAIN, "accuracy.heldout", "mia_auc")
     source = _PRECHELT
+    follows = ("label_noise",)
     advice = (
         Advice("Stop here, or go back to the weights at the step where the held-out loss was lowest.", _PRECHELT),
         Advice(
@@ -71,7 +73,19 @@ class Overfitting(Condition):
         judgement = found.judgement(
             "The held-out loss has turned", "The held-out loss has not turned for good", missing
         )
-        return judgement if judgement.since is None else replace(judgement, since=course.turn_step)
+        if judgement.since is None:
+            return judgement
+        return replace(judgement, since=course.turn_step, advice=(_go_back(course), *self.advice[1:]))
+
+
+def _go_back(course: HeldoutCourse) -> Advice:
+    """Return the first advice with the step and the value to go back to."""
+    best = float(course.loss.at(np.array([course.turn_step]))[0])
+    return Advice(
+        f"Stop, or go back to the weights of step {course.turn_step:,}: there the held-out loss was lowest, "
+        f"{figure(best)} beside {figure(course.loss.last)} at step {course.loss.step[-1]:,}.",
+        _PRECHELT,
+    )
 
 
 def _turned(course: HeldoutCourse) -> Sign:
@@ -81,9 +95,10 @@ def _turned(course: HeldoutCourse) -> Sign:
         level,
         ABOVE,
         f"{_PRECHELT}; {_BANK}",
-        "the smoothed held-out loss stands above its best by",
+        "the smoothed held-out loss stands {value} above its best",
         release=0.5 * level,
         reliability=0.6,
+        quantity="rise of the smoothed held-out loss over its best",
     )
 
 
@@ -94,8 +109,10 @@ def _far(course: HeldoutCourse) -> Sign:
         np.maximum.reduce(level),
         ABOVE,
         _BANK,
-        "the held-out loss has lost much of what it had gained",
+        "the smoothed held-out loss stands far above its best, by {value}",
         reliability=0.6,
+        quantity="rise of the smoothed held-out loss over its best",
+        repeats=True,
     )
 
 
@@ -106,9 +123,10 @@ def _train_fell(course: HeldoutCourse) -> Sign:
         _TRAIN_FALL,
         ABOVE,
         _GOODFELLOW,
-        "since then the train loss fell by this share",
+        "since the held-out loss was lowest the train loss has fallen by {value:share}",
         release=0.0,
         reliability=0.5,
+        quantity="fall of the train loss since the held-out loss was lowest",
     )
 
 
@@ -123,7 +141,7 @@ def _accuracy_fell(run: RunFacts) -> Iterator[Sign]:
         max(0.02, 0.5 / float(num) ** 0.5),
         ABOVE,
         "half a standard error of a share at its widest, and 0.02; " + _BANK,
-        "the held-out accuracy stands below its best by this much",
+        "the held-out accuracy stands {value:points} below its best",
         reliability=0.6,
     )
 
@@ -138,7 +156,7 @@ def _membership(run: RunFacts, course: HeldoutCourse) -> Iterator[Sign]:
         np.maximum(0.6, at_turn + 0.05),
         ABOVE,
         f"{_YEOM}; {_BANK}",
-        "the loss tells train from held-out samples",
+        "the loss of a sample tells whether it was trained on, with an AUC of {value}",
         reliability=0.4,
     )
 

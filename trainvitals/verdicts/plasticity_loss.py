@@ -29,6 +29,7 @@ class PlasticityLoss(Condition):
     says = "The net has become stiff: given something new to learn, it does worse than it did when it was young."
     reads = ("loss.train", "the loss you log", "units.dead", "units.dormant", "rank.effective", "weights.norm.value")
     source = _DOHARE
+    follows = ("step_too_large", "dead_units", "weight_norm_growth")
     advice = (
         Advice("Initialise a few little-used units anew at every step (continual backpropagation).", _DOHARE),
         Advice("Put LayerNorm before the non-linearities, and decay the weights.", f"{_LYLE}, section 5"),
@@ -41,7 +42,8 @@ class PlasticityLoss(Condition):
         course = loss_course(run, _MIN_POINTS)
         worse = [
             Sign(series.with_values(risen_floor(series.value) / course.reference), 0.15, ABOVE, _BANK,
-                 f"{series.name} no longer gets as low as it did", release=0.1, reliability=0.6, kind="loss",
+                 f"the lowest {series.name} of late is above the lowest ever by {{value:share}} of the loss of "
+                 f"guessing", release=0.1, reliability=0.6, kind="loss",
                  quantity=f"rise of the lowest {series.name} of late over the loss of guessing")
             for series in _training_losses(run, course.loss)
         ]  # fmt: skip
@@ -50,7 +52,7 @@ class PlasticityLoss(Condition):
         if len(measured) < 2:
             raise Unmeasured(*(run.why_missing(name) for name in self.reads[2:] if name not in run.names))
         thrown = Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 10.0, ABOVE, _BANK,
-                      "the weights were thrown far away")  # fmt: skip
+                      "the weights are {value} times their size at the start")  # fmt: skip
         found = weigh([*worse, *measured], watch=3, alarm=3, leading=worse, against=[thrown])
         missing = [run.why_missing(sign.series.name) for sign in inside if not sign.series]
         return found.judgement(
@@ -80,13 +82,16 @@ def _inside(run: RunFacts) -> list[Sign]:
     rank, norm = run.series("rank.effective"), total_norm(run)
     share = rank.with_values(running_median(rank.value, 3) / np.maximum.accumulate(rank.value)) if rank else rank
     return [
-        *(Sign(_rise_of_worst(run.layers(name)), 0.2, ABOVE, _BANK, "units have died or fallen asleep", release=0.12,
+        *(Sign(_rise_of_worst(run.layers(name)), 0.2, ABOVE, _BANK,
+               f"{{value:points}} more of the worst layer {state} than at the start", release=0.12,
                reliability=0.5, kind="units", quantity="rise of the share in the worst layer")
-          for name in ("units.dead", "units.dormant")),
-        Sign(share, 0.5, BELOW, _LYLE, "the features have lost half of their rank", release=0.6, reliability=0.5,
+          for name, state in (("units.dead", "is dead"), ("units.dormant", "is dormant"))),
+        Sign(share, 0.5, BELOW, _LYLE, "the features have kept {value:share} of their largest rank", release=0.6,
+             reliability=0.5,
              quantity="effective rank over its largest"),
         Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 2.0, ABOVE, _BANK,
-             "the weights have doubled their size", release=1.7, reliability=0.4, quantity="weights over their start"),
+             "the weights are {value} times their size at the start", release=1.7, reliability=0.4,
+             quantity="weights over their start"),
     ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ class RepresentationCollapse(Condition):
     says = "The last layer says nearly the same of every sample: what it does not tell apart, no classifier can."
     reads = ("rank.effective", "chance.num_classes", "accuracy.train", "chance.accuracy", "nc1")
     source = _JING
+    follows = ("step_too_large", "dead_units", "attention_logit_growth")
     advice = (
         Advice("Lower the weight decay, or the learning rate if the loss blew up before.", _JING),
         Advice("Without labels: keep the branches apart (stop-gradient, predictor) or add a variance term.",
@@ -43,27 +44,30 @@ class RepresentationCollapse(Condition):
         classes, share = run.num_classes, rank.with_values(rank.value / np.maximum.accumulate(rank.value))
         needed = 0.5 * (classes - 1) if classes and classes > 4 else 1.5
         source = _PAPYAN if classes and classes > 4 else _BANK
-        low = Sign(rank, needed, BELOW, source, "the features span fewer directions than they should",
+        low = Sign(rank, needed, BELOW, source, "the effective rank of the features is {value}",
                    release=1.5 * needed, patience=2, reliability=0.7, starts="crossing")  # fmt: skip
-        fallen = Sign(share, 0.15, BELOW, _GARRIDO, "little is left of the rank that they once had", release=0.25,
+        fallen = Sign(share, 0.15, BELOW, _GARRIDO, "{value:share} is left of the largest rank that they had",
+                      release=0.25,
                       patience=2, reliability=0.6, quantity="effective rank over its largest")  # fmt: skip
-        late = Sign(_late(rank), 0.6, BELOW, _BANK, "much of it was lost when training was under way",
+        late = Sign(_late(rank), 0.6, BELOW, _BANK,
+                    "{value:share} is left of the rank that they had when a fifth of the run was over",
                     release=0.75, patience=2, reliability=0.6,
                     quantity="effective rank over that at a fifth of the run")  # fmt: skip
         mixed = _not_told_apart(run)
         against = [] if mixed is None else [Sign(
-            run.series("accuracy.train"), 0.95, ABOVE, _PAPYAN, "the classes are told apart", release=0.9, patience=2,
+            run.series("accuracy.train"), 0.95, ABOVE, _PAPYAN, "the train accuracy is {value:share}", release=0.9,
+            patience=2,
         )]  # fmt: skip
         against.append(Sign(
             rank.with_values(np.maximum.accumulate(rank.value)), 1.5 * needed, BELOW, _BANK,
-            "they never had more, as behind a bottleneck", patience=1,
+            "their rank was never above {value}, as behind a bottleneck", patience=1,
         ))  # fmt: skip
         signs = [low, late, fallen, *([mixed] if mixed is not None else [])]
         leading = [low, late] if mixed is not None else [low]  # without labels a task may need fewer and fewer
         found = weigh(signs, watch=2, alarm=2, leading=leading, against=against)
         missing = () if mixed is not None else (run.why_missing("accuracy.train"),)
         return found.judgement(
-            f"The features have lost their rank ({rank.last:.3g} directions now)",
+            "The features have lost directions in which samples differ",
             f"The features vary in enough directions ({rank.last:.3g})", missing,
         )  # fmt: skip
 
@@ -93,4 +97,5 @@ def _not_told_apart(run: RunFacts) -> Sign | None:
     best = np.maximum.accumulate(running_median(accuracy.value, 3))
     level = np.maximum(middle, best - 0.2)
     return Sign(accuracy, level, BELOW, "half way from chance to 1, or a fifth below its best",
-                "the train classes are not told apart, or no longer", release=level + 0.1, reliability=0.6)  # fmt: skip
+                "the train accuracy is {value:share}, so that classes are not told apart, or no longer",
+                release=level + 0.1, reliability=0.6)  # fmt: skip

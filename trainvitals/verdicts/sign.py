@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainvitals.schema import Evidence
+from trainvitals.verdicts import figures
 from trainvitals.verdicts.change_point import onset
 from trainvitals.verdicts.series import Floats, Ints, Series
 
 ABOVE, BELOW = "above", "below"
+_NEARLY = 0.95  # of the extreme that a series keeps
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class Sign:
         threshold: the level, a number or one per point (n,).
         comparison: ABOVE or BELOW, the side that speaks for the condition.
         source: where the level comes from: a paper, or how it was measured.
-        words: what it means when it holds, as a clause: "the sharpness stands above its threshold".
+        words: what it means when it holds, as a clause with its figure as `{value}`, as `{value:share}` in per cent, or
+            as `{value:points}` in percentage points: "the sharpness is {value} times its threshold".
         release: the level short of which it is let go; the threshold itself if left out.
         patience: how many points in a row it takes, to enter and to leave.
         reliability: in (0, 1], how sure this sign alone makes one.
@@ -39,6 +42,9 @@ class Sign:
         starts: "change", it began where the series began to change; "crossing", where it first stood beyond the
             level: for a level that means something by itself.
         quantity: what is compared, in words, where it is worked out from the metric.
+        once: the series keeps the extreme that it has reached: its words are in the past tense,
+        and tell of that moment.
+        repeats: it says more of a number that a sign before it gives: it counts, and no sentence tells it again.
     """
 
     series: Series
@@ -52,6 +58,8 @@ class Sign:
     kind: str = ""
     starts: str = "change"
     quantity: str = ""
+    once: bool = False
+    repeats: bool = False
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
@@ -95,18 +103,37 @@ class Sign:
         """Return the newest number beside the level.
 
         While it holds and the newest number is back short of the level, it is the last one that stood beyond, and the
-        words say where it is now.
+        sentence says where it is now. Of an extreme that is kept it is the moment at which that was reached.
         """
-        beyond = np.flatnonzero(self._beyond(self.threshold))
-        at = int(beyond[-1]) if self.holds and len(beyond) else len(self.series) - 1
-        words = self.words
-        if at < len(self.series) - 1:
-            words += f", {self.series.last:.3g} by step {self.series.step[-1]}, which is not far enough back"
+        at = self._telling()
+        value, level = float(self.series.value[at]), float(np.broadcast_to(self.threshold, len(self.series))[at])
         return Evidence(
-            metric=self.series.name, step=int(self.series.step[at]), value=float(self.series.value[at]),
-            comparison=self.comparison, threshold=float(np.broadcast_to(self.threshold, len(self.series))[at]),
-            source=self.source, words=words, key=self.series.key, quantity=self.quantity, holds=self.holds,
+            metric=self.series.name, step=int(self.series.step[at]), value=value, comparison=self.comparison,
+            threshold=level, source=self.source, words=figures.filled(self.words, value), key=self.series.key,
+            quantity=self.quantity, holds=self.holds, since=self.since,
+            is_past=self.holds and (self.once or at < len(self.series) - 1),
+            sentence=self._sentence(at, value, level) if self.holds else "", repeats=self.repeats,
         )  # fmt: skip
+
+    def _telling(self) -> int:
+        """Return the index of the point that evidence gives."""
+        if self.once:  # when nearly all of it was reached: an extreme may creep on for long
+            part = np.abs(self.series.value - self.series.value[0])
+            return int(np.argmax(part >= _NEARLY * part[-1]))
+        beyond = np.flatnonzero(self._beyond(self.threshold))
+        return int(beyond[-1]) if self.holds and len(beyond) else len(self.series) - 1
+
+    def _sentence(self, at: int, value: float, level: float) -> str:
+        """Return the words with the level; and where it is now, if it has come back a little."""
+        told = figures.with_level(self.words, value, level, self.quantity or self.series.name)
+        if self.once or at == len(self.series) - 1:
+            return told
+        kind, last = figures.kind_of(self.words), int(self.series.step[-1])
+        release = self.threshold if self.release is None else self.release
+        free = figures.figure(float(np.broadcast_to(release, len(self.series))[-1]), kind)
+        now = figures.figure(self.series.last, kind)
+        side = "above" if self.comparison == BELOW else "below"
+        return f"{told}; by step {last:,} it is {now}, and it is let go only {side} {free}"
 
     def _beyond(self, level: float | Floats) -> NDArray[np.bool_]:
         value = self.series.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.sign import ABOVE, Sign
 from trainvitals.verdicts.weigh import weigh
@@ -21,6 +22,7 @@ class SoftmaxCollapse(Condition):
     says = "The logits have grown until rounding makes losses exactly 0: these samples give no gradient any more."
     reads = ("softmax_collapse", "accuracy.train", "accuracy.heldout", "gap.accuracy", "weights.norm.value", "grad.nlm")
     source = _PRIETO
+    follows = ("weight_norm_growth",)
     advice = (
         Advice("Use weight decay, or remove from the gradient what only scales the weights (⊥Grad).",
                f"{_PRIETO}, section 5"),
@@ -33,23 +35,25 @@ class SoftmaxCollapse(Condition):
         Classes that lie far apart are told apart so surely within a few steps, and nothing is lost by it.
         """
         zero = run.need("softmax_collapse", 4)
-        many = Sign(zero, 0.1, ABOVE, _BANK, "a tenth or more of the train losses are exactly 0", release=0.05,
+        many = Sign(zero, 0.1, ABOVE, _BANK, "{value:share} of the train losses are exactly 0", release=0.05,
                     reliability=0.75)  # fmt: skip
         gap, norm = run.series("gap.accuracy"), total_norm(run)
-        behind = Sign(gap.with_values(-gap.value), 0.3, ABOVE, _BANK, "the held-out accuracy is far behind",
+        behind = Sign(gap.with_values(-gap.value), 0.3, ABOVE, _BANK,
+                      "the held-out accuracy is {value:points} below the train accuracy",
                       release=0.2, reliability=0.6, quantity="train less held-out accuracy")  # fmt: skip
         grown = Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 3.0, ABOVE, _BANK,
-                     "the weights have grown to several times their size", release=2.5, reliability=0.5,
+                     "the weights are {value} times their size at the start", release=2.5, reliability=0.5,
                      quantity="weights over their start")  # fmt: skip
-        thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1)
+        thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights grew {value} times in one jump", patience=1)
         along = run.layers("grad.nlm").median()
-        scaling = Sign(along, 0.3, ABOVE, f"{_PRIETO}, section 4.2", "the gradient mostly scales the weights",
+        scaling = Sign(along, 0.3, ABOVE, f"{_PRIETO}, section 4.2",
+                       "the gradient does little more than scale the weights, with a cosine of {value} to them",
                        release=0.2, reliability=0.6,
                        quantity="cosine of descent and weights, median of the tensors")  # fmt: skip
         found = weigh([many, behind, grown, scaling], watch=2, alarm=2, leading=[many], against=[thrown])
         beside = (("gap.accuracy", gap), ("weights.norm.value", norm))
         missing = [run.why_missing(name) for name, series in beside if not series]
         return found.judgement(
-            f"The softmax has collapsed: {zero.last:.0%} of the train losses are exactly 0",
-            f"{zero.last:.0%} of the train losses are exactly 0", missing,
+            "The softmax has collapsed",
+            f"{figure(zero.last, 'share')} of the train losses are exactly 0", missing,
         )  # fmt: skip

@@ -48,13 +48,14 @@ class StepTooSmall(Condition):
             raise Unmeasured(run.why_missing("update.ratio"), run.why_missing("stability.ratio"))
         slow = Sign(
             _pace(course, _at_full_rate(run, course.loss.step)), _SLOW, ABOVE, _PLAIN,
-            "at this pace the loss needs several times the run so far to halve", release=0.5 * _SLOW, reliability=0.6,
+            "at this pace the loss needs {value} times the run so far to halve", release=0.5 * _SLOW, reliability=0.6,
             quantity="steps to halve the loss over those of the run",
         )  # fmt: skip
-        tiny = Sign(update, 1e-4, BELOW, _KARPATHY, "a step changes the weights by very little", release=2e-4,
+        tiny = Sign(update, 1e-4, BELOW, _KARPATHY, "a step changes the weights by {value} of their size", release=2e-4,
                     quantity="update over weights, median of the tensors")
         far = Sign(
-            ratio, 0.05, BELOW, _COHEN, "the sharpness leaves room for steps twenty times as large", release=0.1,
+            ratio, 0.05, BELOW, _COHEN, "the sharpness is {value} of the largest that this step size bears",
+            release=0.1,
             reliability=0.5,
         )  # fmt: skip
         steps = [sign for sign in (tiny, far) if sign.series]
@@ -79,8 +80,9 @@ def _blown_up(run: RunFacts, course: LossCourse) -> list[Sign]:
     """Return the signs that an earlier step was far too large: beside weights that it threw, any step is tiny."""
     loss = course.loss.with_values(course.peak)
     return [
-        Sign(loss, 3.0, ABOVE, _PLAIN, "the loss once shot up", patience=1),
-        Sign(largest_growth(run), 10.0, ABOVE, _PLAIN, "the weights were thrown", patience=1),
+        Sign(loss, 3.0, ABOVE, _PLAIN, "the loss shot up to {value} times its start", patience=1),
+        Sign(largest_growth(run), 10.0, ABOVE, _PLAIN, "the weights were thrown to {value} times their size",
+             patience=1),
     ]
 
 

@@ -53,6 +53,7 @@ class Underfitting(Condition):
         "learning_rate",
     )
     source = _GOODFELLOW
+    follows = ("step_too_large", "dead_units", "representation_collapse")
     advice = (
         Advice("Lower the weight decay or the dropout.", _OUI),
         Advice("Widen or deepen the network; for a linear model, give it a hidden layer.", _GOODFELLOW),
@@ -70,7 +71,7 @@ class Underfitting(Condition):
             _HIGH,
             ABOVE,
             _BANK,
-            "the train loss stands still at this share of chance",
+            "the train loss stands still at {value:share} of that of guessing",
             release=_HIGH / 2,
             reliability=0.4,
         )
@@ -99,8 +100,10 @@ def _healthy(stuck: Sign) -> str:
 
 def _unrest(course: LossCourse) -> Iterator[Sign]:
     """Yield what says that the steps, not the network, hold the loss: it had been lower, or it bounces."""
-    yield Sign(course.loss.with_values(course.lost), 0.2, ABOVE, _BANK, "progress was lost again", release=0.1)
-    yield Sign(course.loss.with_values(course.bounces), 0.2, ABOVE, _BANK, "the loss bounces", release=0.1)
+    yield Sign(course.loss.with_values(course.lost), 0.2, ABOVE, _BANK, "{value:share} of the progress was lost again",
+               release=0.1)
+    yield Sign(course.loss.with_values(course.bounces), 0.2, ABOVE, _BANK,
+               "the rises of the last 8 measurements add up to {value} times the loss of guessing", release=0.1)
 
 
 def _sets_out(course: LossCourse) -> Sign:
@@ -134,7 +137,7 @@ def _nothing(course: LossCourse) -> Iterator[Sign]:
         _NOTHING,
         ABOVE,
         course.reference_source,
-        "hardly anything was learned: the loss over that of a guess",
+        "hardly anything was learned, the loss is {value:share} of that of guessing",
         reliability=0.6,
     )
 
@@ -147,7 +150,7 @@ def _shrunk(run: RunFacts) -> Iterator[Sign]:
             _SHRUNK,
             BELOW,
             f"{_OUI}; {_BANK}",
-            "decay has shrunk the weights to this share of their start",
+            "weight decay has shrunk the weights to {value:share} of their start",
             release=_SHRUNK + 0.1,
             reliability=0.5,
         )
@@ -161,7 +164,7 @@ def _few_dimensions(run: RunFacts) -> Iterator[Sign]:
             _RANK * (num_classes - 1),
             BELOW,
             f"half of C − 1; {_PAPYAN}",
-            "the features have too few dimensions",
+            "the effective rank of the features is {value}, too low for the classes",
             release=0.7 * (num_classes - 1),
             reliability=0.5,
         )
@@ -175,7 +178,7 @@ def _neighbours(run: RunFacts) -> Iterator[Sign]:
             _KNN,
             ABOVE,
             f"{_ALAIN}; {_BANK}",
-            "neighbours in the features are right more often than the network, by",
+            "neighbours in the features are right more often than the network, by {value:points}",
             reliability=0.6,
         )
 
@@ -188,7 +191,7 @@ def _oui(run: RunFacts) -> Iterator[Sign]:
             _OUI_LOW,
             BELOW,
             f"{_OUI}; {_BANK}",
-            "few activation patterns tell samples apart",
+            "few activation patterns tell samples apart, OUI is {value}",
             release=_OUI_LOW + 0.05,
             reliability=0.3,
         )
@@ -203,6 +206,6 @@ def _noisy_labels(run: RunFacts) -> Iterator[Sign]:
             0.05,
             ABOVE,
             _BANK,
-            "the held-out accuracy is above the train accuracy, by",
+            "the held-out accuracy is {value:points} above the train accuracy",
             reliability=0.5,
         )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trainvitals.schema import Evidence, VerdictState
 from trainvitals.verdicts.condition import Judgement
+from trainvitals.verdicts.figures import figure, sentences
 from trainvitals.verdicts.series import Ints
 from trainvitals.verdicts.sign import Sign
 
@@ -27,7 +28,6 @@ class Weighed:
     steps: Ints  # (n,) every step at which a sign has a point
     num_held: NDArray[np.int64]  # (n,) how many held then
 
-
     def judgement(self, found: str, healthy: str, missing: Sequence[str] = ()) -> Judgement:
         """Return the judgement in words.
 
@@ -37,31 +37,26 @@ class Weighed:
             missing: what was not measured and would have told more; it lowers the confidence.
         """
         present = self.state != VerdictState.HEALTHY
-        shown = [e for e in self.evidence if e.holds][:3] if present else list(self.evidence[:2])
+        told = [e for e in self.evidence if e.holds and not e.repeats][:3]
         trust = self.confidence * 0.9 ** len(missing)
         return Judgement(
-            state=self.state, summary=sentence(found if present else healthy, shown), since=self.since,
-            noticed=self.noticed, confidence=round(trust, 3), evidence=self.evidence, missing=tuple(missing),
+            state=self.state, summary=sentences(found, told) if present else _nearest(healthy, self.evidence[:2]),
+            since=self.since, noticed=self.noticed, confidence=round(trust, 3), evidence=self.evidence,
+            missing=tuple(missing),
         )  # fmt: skip
 
 
-def sentence(head: str, evidence: Sequence[Evidence]) -> str:
-    """Return a sentence with the figures: "Head: words (value, level threshold); …."."""
-    parts = [_clause(e) for e in evidence]
+def _nearest(head: str, evidence: Sequence[Evidence]) -> str:
+    """Return the sentence of health, with the numbers that come nearest to saying otherwise."""
+    parts = [_short_of(e) for e in evidence]
     return f"{head}: {'; '.join(parts)}." if parts else f"{head}."
 
 
-def _clause(e: Evidence) -> str:
-    """Return one piece of evidence in words: "the loss rose (2.1 at step 40; the level is above 1)"."""
+def _short_of(e: Evidence) -> str:
     if e.holds:
-        return f"{e.words} ({_figure(e.value)} at step {e.step}; the level is {e.comparison} {_figure(e.threshold)})"
-    level = f"{_figure(e.value)} at step {e.step}, not {e.comparison} {_figure(e.threshold)}"
-    return f"{e.quantity or e.metric}{f' of {e.key}' if e.key and not e.quantity else ''} is {level}"
-
-
-def _figure(value: float) -> str:
-    """Return a number as it stands in a sentence: 0.0289, 3,760, 1.2e+07."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+        return f"at step {e.step:,} {e.sentence or e.words}"
+    what = f"{e.quantity or e.metric}{f' of {e.key}' if e.key and not e.quantity else ''}"
+    return f"{what} is {figure(e.value)} at step {e.step:,}, not {e.comparison} {figure(e.threshold)}"
 
 
 def weigh(

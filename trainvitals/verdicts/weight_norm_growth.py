@@ -27,6 +27,7 @@ class WeightNormGrowth(Condition):
     says = "Weights grow and grow: steps become small beside them, logits overconfident, numbers large."
     reads = ("weights.norm.value", "weights.norm.outlier", "logit.z.largest", "logit.scale.largest")
     source = "Neyshabur et al. 2017, Exploring Generalization in Deep Learning"
+    follows = ("step_too_large",)
     advice = (
         Advice("Use (decoupled) weight decay.", "Loshchilov, Hutter 2019, Decoupled Weight Decay Regularization"),
         Advice("Lower the learning rate once the train data is fitted, or stop there.", _HOFFER),
@@ -42,28 +43,34 @@ class WeightNormGrowth(Condition):
         grown = norm.with_values(norm.value / _usual_start(run, float(norm.value[0])))
         odd = _odd_one(large_tensors(run))
         beside = f"growth of {odd.key} over that of the middle tensor"
-        large = Sign(grown, 5.0, ABOVE, _BANK, "all weights together have grown to several times their size",
+        large = Sign(grown, 5.0, ABOVE, _BANK, "all weights together are {value} times their size at the start",
                      release=4.0, reliability=0.6, kind="size", quantity="weights over their start")  # fmt: skip
-        alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown far more than the others", release=4.0,
+        alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown {{value}} times as much as the middle tensor",
+                     release=4.0,
                      reliability=0.6, kind="size", quantity=beside)  # fmt: skip
-        late = Sign(_late(odd), 3.0, ABOVE, _BANK, f"{odd.key} left the others behind in mid-training",
+        late = Sign(_late(odd), 3.0, ABOVE, _BANK,
+                    f"since a fifth of the run {odd.key} has grown {{value}} times as much as the middle tensor",
                     release=2.4, reliability=0.5, kind="size",
                     quantity=f"{beside}, since a fifth of the run")  # fmt: skip
         more = [
-            Sign(grown, 10.0, ABOVE, _BANK, "it is more than ten times", release=8.0, reliability=0.5,
+            Sign(grown, 10.0, ABOVE, _BANK, "it is more than ten times", release=8.0, reliability=0.5, repeats=True,
                  kind="much", quantity="weights over their start"),
             Sign(odd, 10.0, ABOVE, _BANK, f"{odd.key} more than ten times as much", release=8.0, reliability=0.5,
+                 repeats=True,
                  kind="much", quantity=beside),
-            Sign(_pace(norm), 0.3, ABOVE, _HOFFER, "with the last doubling of the steps they grew by a quarter or more",
+            Sign(_pace(norm), 0.3, ABOVE, _HOFFER,
+                 "the weights go on growing with the power {value} of the steps, where 1 is steady growth",
                  release=0.2, reliability=0.6, kind="onward", quantity="power of the steps with which they grow"),
-            Sign(_pace(odd), 0.3, ABOVE, _HOFFER, f"{odd.key} grows on", release=0.2, reliability=0.6, kind="onward",
+            Sign(_pace(odd), 0.3, ABOVE, _HOFFER, f"{odd.key} goes on growing with the power {{value}} of the steps",
+                 release=0.2, reliability=0.6, kind="onward",
                  quantity="power of the steps with which it grows"),
-            Sign(_outlier(run, odd.key), 3.5, ABOVE, _IGLEWICZ, f"the growth of {odd.key} is an outlier", release=3.0,
+            Sign(_outlier(run, odd.key), 3.5, ABOVE, _IGLEWICZ,
+                 f"the growth of {odd.key} is an outlier by {{value}} robust deviations", release=3.0,
                  reliability=0.5),
             Sign(run.series("logit.z.largest") or run.series("logit.scale.largest"), 50.0, ABOVE, _BANK,
-                 "the logits are very large", release=35.0, reliability=0.4),
+                 "the largest logit is {value}", release=35.0, reliability=0.4),
         ]  # fmt: skip
-        thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights have doubled in one jump", patience=1)
+        thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights grew {value} times in one jump", patience=1)
         found = weigh([large, alone, late, *more], watch=2, alarm=2, leading=[large, alone, late], against=[thrown])
         return found.judgement(
             f"{odd.key} grows out of proportion" if alone.holds or late.holds else "The weights grow out of proportion",

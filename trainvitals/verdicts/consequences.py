@@ -1,0 +1,70 @@
+"""Which of the findings probably brought which about: told by what can follow from what, and by when each began.
+
+A link is a guess from two things, a mechanism that is known (`Condition.follows`) and an order in time. It groups what
+is found and hides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from trainvitals.schema import Verdict, VerdictState
+from trainvitals.verdicts.condition import Condition
+
+FOUND = (VerdictState.ALARM, VerdictState.WATCH)
+# Shares of the run: what begins so much before its cause was to be seen, or so much after it. Our choice.
+_BEFORE, _AFTER = 0.05, 0.25
+
+
+def linked(verdicts: Sequence[Verdict], by_id: Mapping[str, Condition], last_step: int) -> list[Verdict]:
+    """Return the verdicts with `follows` and `relation` filled in where one probably follows from another.
+
+    A verdict follows from one that can bring it about and that began before it or with it, at most a quarter of the
+    run before. Onsets are told to within a few measurements, so one that began a little earlier than its only possible
+    cause follows from it too; where each of two can bring the other about, only the order in time counts.
+    """
+    found = [v for v in verdicts if v.state in FOUND and v.since is not None and not v.is_informational]
+    return [_linked(v, found, by_id, last_step) if v in found else v for v in verdicts]
+
+
+def _linked(v: Verdict, found: Sequence[Verdict], by_id: Mapping[str, Condition], last_step: int) -> Verdict:
+    causes = [a for a in found if a is not v and _brought_about(a, v, by_id, last_step)]
+    if not causes:
+        return v
+    cause = min(causes, key=lambda a: (by_id[a.condition].precedence, -(a.since or 0)))
+    return replace(v, follows=cause.condition, relation=_in_words((v.since or 0) - (cause.since or 0), cause.title))
+
+
+def _brought_about(a: Verdict, v: Verdict, by_id: Mapping[str, Condition], last_step: int) -> bool:
+    first, second = by_id[a.condition], by_id[v.condition]
+    if first.id not in second.follows or a.since is None or v.since is None:
+        return False
+    later = v.since - a.since
+    if later == 0 and second.id in first.follows:
+        return (first.precedence, first.id) < (second.precedence, second.id)
+    earliest = 0 if second.id in first.follows else -_BEFORE * last_step
+    return earliest <= later <= _AFTER * last_step
+
+
+def _in_words(later: int, cause: str) -> str:
+    """Return how far apart they began.
+
+    >>> _in_words(5, "Step too large")
+    'Began 5 steps after “Step too large”, and probably follows from it.'
+    """
+    if later == 0:
+        return f"Began together with “{cause}”, and probably belongs to it."
+    apart = f"{abs(later):,} step{'s' * (abs(later) != 1)}"
+    if later < 0:
+        return f"Began {apart} before “{cause}”, and probably is its first sign."
+    return f"Began {apart} after “{cause}”, and probably follows from it."
+
+
+def root(v: Verdict, by_id: Mapping[str, Verdict]) -> Verdict:
+    """Return the verdict that stands at the beginning of the chain; the verdict itself if it follows from none."""
+    seen = {v.condition}
+    while v.follows in by_id and v.follows not in seen:
+        seen.add(v.follows)
+        v = by_id[v.follows]
+    return v
