@@ -26,7 +26,7 @@ from trainvitals.diagnostics.base import (
     OptimizerView,
     Trajectory,
 )
-from trainvitals.diagnostics.batch_loss import BatchLoss
+from trainvitals.diagnostics.batch_loss import BatchLoss, mean_gradient
 from trainvitals.diagnostics.gradient_gram import GradientGram, num_chosen
 from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.diagnostics.input_loss import InputLoss
@@ -35,6 +35,7 @@ from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.activations import Capture, main_tensor
 from trainvitals.probes.batch_losses import batch_losses, mini_batches, some_samples
 from trainvitals.probes.captured_layers import CapturedLayers, TrainCapture, heldout_capture
+from trainvitals.probes.gradient_folds import FoldPlan, fold_together
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.input_losses import input_losses
 from trainvitals.probes.norm_layers import norm_parameters
@@ -83,7 +84,6 @@ class ModelSnapshot(CapturedLayers):
         self._needs = Needs.NOTHING
         for diagnostic in due.values():
             self._needs |= diagnostic.needs
-        self._capture = TrainCapture(subject.model, due.values())
 
     # What diagnostics read ----------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class ModelSnapshot(CapturedLayers):
     def gradient(self) -> Mapping[str, Tensor]:
         self._run_train_pass()
         if "hessian" not in vars(self):
-            return self._gradient
+            return self._gradient if self._subject.crew is None else self._gradient_together()
         found = self.hessian.split(self.hessian.gradient)
         return {name: found[name].to(p.device, p.dtype) for name, p in self.parameters.items()}
 
@@ -168,6 +168,11 @@ class ModelSnapshot(CapturedLayers):
         labels, num_classes = self._labels()
         layout = {name: p.shape for name, p in parameters.items()}
         sums, gram = GradientSums(layout, num_classes), self._new_gram()
+        if self._subject.crew is not None:
+            plan = FoldPlan(labels, num_classes, None if gram is None else gram.chosen)
+            sums, self._gram, total = fold_together(self._subject, self._subject.crew, parameters, plan)
+            check_mean(self.train.loss, total / batch.num_samples)
+            return sums
         total, start = 0.0, 0
         for chunk, size in zip(batch.chunks, batch.sizes, strict=True):
             for gradients, losses in per_sample_gradients(self._mean_loss, parameters, chunk, size):
@@ -214,6 +219,10 @@ class ModelSnapshot(CapturedLayers):
             raise Missing(self._no_hessian)
         try:
             self._check_real()
+            if self._subject.crew is not None:  # this rank's graph is of a part of the probe: nothing to capture
+                operator = HessianOperator(self.batch_losses(), self.parameters, self.products)
+                _ = operator.gradient
+                return operator
             self._train_chunks, self._is_capturing = [], True
             operator = HessianOperator(self._capturing_losses(), self.parameters, self.products)
             _ = operator.gradient
@@ -247,7 +256,9 @@ class ModelSnapshot(CapturedLayers):
         Raises:
             Missing: if the probe holds fewer than two mini-batches of that size, or cannot be cut into them.
         """
-        batch = self._subject.train
+        batch, crew = self._subject.train, self._subject.crew
+        if size is None and crew is not None:
+            return crew.far(batch_losses(self._subject, list(self.parameters), crew.batch))
         if size is not None:
             batch = mini_batches(batch, size, self.generator(f"mini-batches of {size}"))
         return batch_losses(self._subject, list(self.parameters), batch)
@@ -334,7 +345,7 @@ class ModelSnapshot(CapturedLayers):
 
     def _run_train_pass(self) -> None:
         """Run the one forward pass over the train probe, in the form that the merged needs ask for."""
-        if self._train_chunks is None and self._needs & Needs.HVP:
+        if self._train_chunks is None and self._needs & Needs.HVP and self._subject.crew is None:
             with suppress(Missing):
                 _ = self.hessian
         if self._train_chunks is not None:
@@ -350,6 +361,7 @@ class ModelSnapshot(CapturedLayers):
         self._capture = TrainCapture(self._subject.model, self._due.values())
         batch = self._subject.train
         wants_gradient = bool(self._needs & Needs.GRADIENT) and "hessian" not in vars(self)
+        wants_gradient = wants_gradient and self._subject.crew is None
         sums: list[Tensor] | None = None
         for index, share in enumerate(batch.shares):
             with torch.set_grad_enabled(wants_gradient):
@@ -360,6 +372,11 @@ class ModelSnapshot(CapturedLayers):
                 parts = gradients_of(loss * share, list(values.values()))
                 sums = list(parts) if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
         self._gradient = dict(zip(self.parameters, sums or [], strict=bool(sums)))
+
+    def _gradient_together(self) -> Mapping[str, Tensor]:
+        parts = mean_gradient(self.batch_losses(), list(self.parameters.values()))
+        self._subject.num_passes["backward"] += 1
+        return dict(zip(self.parameters, parts, strict=True))
 
     def _captured(self, batch: ProbeBatch, index: int, parameters: Mapping[str, Tensor]) -> Tensor:
         self._subject.num_passes["forward"] += 1
@@ -373,6 +390,10 @@ class ModelSnapshot(CapturedLayers):
         if self._subject.heldout is None:
             raise Missing("no held-out probe batch was given (heldout=)")
         return self._subject.heldout
+
+    @cached_property
+    def _capture(self) -> TrainCapture:
+        return TrainCapture(self._subject.model, self._due.values())
 
     def _captured_train(self) -> TrainCapture:
         self._run_train_pass()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from trainvitals.probes.bystander import bystander, seed_random_state, unwrapped
 from trainvitals.probes.heldout_sets import main_set, named_sets
 from trainvitals.probes.loss_terms import weighed
 from trainvitals.probes.probe_batch import ProbeBatch, probe_batch
+
+if TYPE_CHECKING:
+    from trainvitals.probes.crew_leader import CrewLeader
 
 _HALF = (torch.bfloat16, torch.float16)
 _SAME_LOSS = 1e-5  # relative difference of two passes that passes for rounding in float32
@@ -65,6 +68,7 @@ class Subject:
     heldout_sets: Mapping[str, ProbeBatch] = field(default_factory=dict)  # by name; `heldout` is one of them
     num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
     is_lent: bool = True  # whether passes may run: nothing that is due needs one otherwise, and the bystander is away
+    crew: CrewLeader | None = None  # other ranks that help, while all of them measure
     optimizer_seen: OptimizerView | None = None  # beside training, where the optimiser itself is not
 
     def loss_and_outputs(self, parameters: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Any]:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from trainvitals.alerts.alert import Alert
 from trainvitals.alerts.lookout import Lookout, lookout_on
-from trainvitals.diagnostics.base import Diagnostic, Needs
+from trainvitals.diagnostics.base import Diagnostic, Needs, Trajectory
 from trainvitals.diagnostics.registry import select
 from trainvitals.integrations.forwarder import Forwarder
 from trainvitals.integrations.sink import Sink
@@ -34,6 +34,7 @@ from trainvitals.probes.side import INLINE, Side, side_of
 from trainvitals.probes.side_measurements import DESCRIPTIONS as SIDE_DESCRIPTIONS
 from trainvitals.probes.side_measurements import Sent, SideMeasurements
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
+from trainvitals.probes.team import Team, team_of
 from trainvitals.schema import Event, Reading, Record, Status, Verdict
 from trainvitals.store.resuming import Begun, begin
 from trainvitals.store.tagging import add_note, add_tags
@@ -68,6 +69,7 @@ def watch(
     sinks: Sequence[Sink] = (),
     resume: Any = None,
     resume_step: int | None = None,
+    ranks: str = "auto",
 ) -> Watch:
     """Watch a training run. Nothing in the training loop changes, and nothing in the run does.
 
@@ -122,6 +124,10 @@ def watch(
             its name, or "latest". Steps are counted on from its last one and an event marks the seam; what is
             measured against the weights at the start is measured against those at the seam. `name` is not used.
         resume_step: the step at which it goes on, if training goes back to an earlier checkpoint.
+        ranks: "auto" makes one run of all processes that train a model wrapped by DistributedDataParallel or
+            `fully_shard`: every rank calls watch, gives its part of the probes (or the same), and shares the work;
+            the first one writes. "all" does so without a wrapper, for copies that you keep alike; "this" watches in
+            this process alone, as after `if rank == 0:`. See docs/distributed.md.
 
     Returns:
         The watch, with `.id`, `.path`, `.step`, `.log(...)`, `.tag(...)`, `.note(...)` and `.close()`.
@@ -153,24 +159,39 @@ def watch(
     schedules = schedules_for(diagnostics, every)
     paced = _paced(diagnostics, probes, every, budget)
     share = _share(budget) if paced else None
+    team = team_of(model, ranks, mode)
+    if team is not None:
+        model, train, heldout = team.prepared(
+            train, heldout, has_forward=forward is not None, max_samples=probe_samples, is_inline=side is None
+        )
     subject = make_subject(
         model, loss=loss, forward=forward, train=train, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.watch",
     )  # fmt: skip
     subject.products = products_of(subject, products, max_memory_bytes, patience=0)  # a run goes on: it pays early
-    subject.initial_parameters = subject.weights_at_start()
+    if team is None or team.is_leader:
+        subject.initial_parameters = subject.weights_at_start()
     run_name = str(name or type(subject.model).__name__)
     kept = kept_inputs(subject, diagnostics) if inputs else {}
     descriptions = {key: words for d in diagnostics for key, words in d.descriptions().items()} | COST_DESCRIPTIONS
     descriptions |= {NAME: DESCRIPTION} if kept else {}
     descriptions |= SIDE_DESCRIPTIONS if side is not None else {}
     meta = run_meta(subject, schedules, share, config) | {"where": "inline" if side is None else "side"}
-    begun = begin(store, run_name, meta, descriptions, resume=resume, step=resume_step)
+    if team is not None:
+        team.engage(subject, diagnostics, schedules, is_paced=bool(paced))
+        meta |= team.words()
+        if not team.is_leader:
+            on_verdict, alerts, sinks = None, (), ()
+    begun = _begun(team, lambda: begin(store, run_name, meta, descriptions, resume=resume, step=resume_step))
     writer, run_name = begun.writer, begun.name
     if kept:
         writer.append(Record(begun.step, time.time(), kept))
     lookout = lookout_on(writer.path, run_name, alerts, keep=on_verdict is not None) if on_verdict or alerts else None
-    return Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks, side)
+    return Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks, side, team)
+
+
+def _begun(team: Team | None, begin: Callable[[], Begun]) -> Begun:
+    return begin() if team is None else team.begun(begin)
 
 
 def _paced(
@@ -203,6 +224,7 @@ class Watch:
         on_verdict: Callable[[Verdict], object] | None = None,
         sinks: Sequence[Sink] = (),
         side: Side | None = None,
+        team: Team | None = None,
     ) -> None:
         self.name = begun.name
         self.step = begun.step  # optimiser steps taken
@@ -218,6 +240,9 @@ class Watch:
         self._paced = paced
         self._budget = None if share is None else Budget(share, bundles, self._started)
         self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
+        self._team = team
+        if team is not None and not team.is_leader:  # it takes orders, at whatever price
+            self._budget, self._momentary = None, self._momentary if team.has_parts else frozenset()
         self._warned: set[str] = set()
         self._tags, self._note = list(begun.tags), begun.note
         subject.products.warn = lambda message: self._warn(message, message)
@@ -226,7 +251,8 @@ class Watch:
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()
-        self._recorder = TrajectoryRecorder(lambda: names_of_parameters(subject.model), self._is_trajectory_wanted)
+        trained = subject.model if team is None else team.trained
+        self._recorder = TrajectoryRecorder(lambda: names_of_parameters(trained), self._is_trajectory_wanted)
         self._trajectory_wanted: dict[int, bool] = {}  # by step, decided once, for steps not yet measured
         self._seconds_recording = 0.0  # since a trajectory was last measured
         self._keeping = threading.Lock()
@@ -364,6 +390,16 @@ class Watch:
         if self._budget is not None:
             paced = self._budget.chosen([n for n in names if n in self._paced], started, momentary=self._momentary)
             names = [n for n in names if n not in self._paced] + paced
+        if self._team is None:
+            self._measure(names, started, lambda: self._recorder.at(self.step))
+            return
+        with self._team.meeting(
+            self.step, names, momentary=self._momentary, recorded=lambda: self._recorder.at(self.step),
+            warn=lambda message: self._warn(message, message),
+        ) as (names, trajectory):  # fmt: skip
+            self._measure(names, started, trajectory)
+
+    def _measure(self, names: list[str], started: float, trajectory: Callable[[], Trajectory]) -> None:
         if not names and self._side is None:
             return
         sent = Sent(names) if self._side is None else self._side.send(names, self.step, paced=self._paced)
@@ -372,7 +408,7 @@ class Watch:
             return
         readings = take_readings(
             self._subject, [self._diagnostics[name] for name in names], step=self.step,
-            trajectory=lambda: self._recorder.at(self.step), on_error=self._probe_failed,
+            trajectory=trajectory, on_error=self._probe_failed,
         ) if names else {}  # fmt: skip
         seconds = time.perf_counter() - started
         prices = self._prices(names, readings, seconds - sent.seconds)
@@ -438,6 +474,8 @@ class Watch:
             handle.remove()
         self._handles.clear()
         atexit.unregister(self._at_exit)
+        if self._team is not None and self._subject.optimizer is not None:
+            self._team.leave(self._subject.optimizer, self.step)
         if self._side is not None:
             self._side.close(self.step, in_peace=kind == "finished")
         self._close_sinks()
