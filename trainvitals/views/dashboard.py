@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 
 import streamlit as st
@@ -13,6 +14,7 @@ from trainvitals.views.chart_options import chart_options
 from trainvitals.views.run_picker import picker
 from trainvitals.views.step_range import step_range
 from trainvitals.views.store_folder import store_folder
+from trainvitals.views.tab import watch_tab
 
 PAGES = Path(__file__).parent / "app_pages"
 ORDER = (  # file, title, icon, path in the address; a test compares the files with the folder
@@ -26,8 +28,15 @@ ORDER = (  # file, title, icon, path in the address; a test compares the files w
     ("which_samples.py", "Which samples?", ":material/image_search:", "samples"),
     ("checkpoints.py", "Checkpoints", ":material/route:", "checkpoints"),
 )
+# A picture of our own: Streamlit's emoji and material icons are fetched from the internet.
+ICON = "data:image/svg+xml;base64," + b64encode(
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">'
+    b'<path d="M2 13h5l2-8 5 15 3-9 1.5 2H22" fill="none" stroke="#0083C9" stroke-width="2.5"/></svg>'
+).decode()
+# Elements that are about to be redrawn are not dimmed: a live page would pulse.
 TIGHTER = """<style>
 .stMainBlockContainer {padding: 4rem 2rem 2rem 2rem;}
+[data-stale="true"] {opacity: 1 !important; transition: none !important;}
 .stHeading h2 {padding: 0; font-size: 1.75rem;}
 .stHeading h3 {padding: .25rem 0 0 0; font-size: 1.2rem;}
 @media (max-width: 640px) {.stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}}
@@ -36,7 +45,7 @@ TIGHTER = """<style>
 
 def main() -> None:
     """Show the picked page of the picked run."""
-    st.set_page_config(page_title="TrainVitals", page_icon=":material/vital_signs:", layout="wide")
+    st.set_page_config(page_title="TrainVitals", page_icon=ICON, layout="wide")
     st.html(TIGHTER)
     page = st.navigation([
         st.Page(PAGES / file, title=title, icon=icon, url_path=path or None, default=not path)
@@ -47,6 +56,7 @@ def main() -> None:
         step_range()
         with st.expander("Charts", key="charts", bind="query-params", on_change="ignore"):
             chart_options()
+        watch_tab()
     page.run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import tzinfo
 from operator import itemgetter
 from typing import Any
 
@@ -10,23 +11,30 @@ import pandas as pd
 
 from trainvitals.schema import Question, Reading, Status
 from trainvitals.views.run_view import COST_SCALARS, RunView
-from trainvitals.views.words import clean, duration, number, steps, with_error
+from trainvitals.views.words import clean, clock, duration, number, steps, with_error
 
+SAME_DAY_SECONDS = 12 * 3600  # older times are shown with their date
 RATE_POINTS = 20  # the step rate is that of the last so many measured steps
 
 
-def freshness(status: Status, updated: float | None, now: float) -> str:
-    """Return in words what the run is doing, and since when.
+def freshness(status: Status, updated: float | None, now: float, zone: tzinfo | None = None) -> str:
+    """Return in words what the run is doing, since when, and when that was.
 
-    >>> freshness(Status.LIVE, 100.0, 100.4), freshness(Status.STALLED, 100.0, 400.0)
-    ('Live: heard from 0.4 s ago', 'Stalled: nothing heard for 5 min')
+    >>> freshness(Status.LIVE, 100.0, 100.4)
+    'Live: heard from 0.4 s ago'
+    >>> from datetime import UTC
+    >>> freshness(Status.CRASHED, 100.0, 400.0, UTC)
+    'Crashed at 00:01, 5 min ago'
     """
-    age = duration(max(now - updated, 0)) if updated else "an unknown time"
+    if not updated:
+        return f"{str(status).capitalize()}, at an unknown time"
+    age = duration(max(now - updated, 0))
+    at = clock(updated, zone)[11:16] if now - updated < SAME_DAY_SECONDS else clock(updated, zone)[:16]
     return {
         Status.LIVE: f"Live: heard from {age} ago",
-        Status.STALLED: f"Stalled: nothing heard for {age}",
-        Status.CRASHED: f"Crashed: last heard from {age} ago",
-        Status.FINISHED: f"Finished {age} ago",
+        Status.STALLED: f"Stalled since {at}: nothing heard for {age}",
+        Status.CRASHED: f"Crashed at {at}, {age} ago",
+        Status.FINISHED: f"Finished at {at}, {age} ago",
     }[status]
 
 

@@ -14,6 +14,7 @@ from trainvitals.store.postgres_address import is_address
 from trainvitals.views.run_view import RunCache, RunView
 from trainvitals.views.step_range import chosen_steps
 from trainvitals.views.store_folder import store_folder
+from trainvitals.views.tab import paced
 from trainvitals.views.words import plain
 
 LIVE_SECONDS = 1.0  # a new point is promised within 3 s: 0.5 s in the writer, one refresh, one drawing
@@ -45,14 +46,17 @@ def opened(summary: RunSummary) -> Iterator[RunView]:
 
 
 def refreshed(summary: RunSummary, body: Callable[[RunView], None]) -> None:
-    """Draw `body` now and again while the run is live; when its status changes, the page starts anew."""
-    seconds = refresh_seconds(summary.status)
+    """Draw `body` now and again while the run is live and somebody looks.
+
+    When its status changes, the page starts anew; so it does when a hidden tab is seen again.
+    """
+    seconds = paced(refresh_seconds(summary.status))
 
     @st.fragment(run_every=seconds)
     def part() -> None:
         try:
             with opened(summary) as view:
-                if refresh_seconds(view.status) != seconds:
+                if paced(refresh_seconds(view.status)) != seconds:
                     st.rerun()
                 body(view)
         except StoreError as error:  # the database is away for a moment, or the file was moved: looked for again

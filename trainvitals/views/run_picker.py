@@ -11,6 +11,7 @@ from trainvitals.run import list_runs
 from trainvitals.schema import RunSummary, Status
 from trainvitals.store.errors import StoreError
 from trainvitals.store.postgres_address import is_address, shown
+from trainvitals.views.tab import paced
 from trainvitals.views.words import clean, clock, plain
 
 LIST_SECONDS = 2.0  # a new run appears in the picker after this time
@@ -62,7 +63,7 @@ def keep(run: RunSummary) -> None:
 def picker(store: str) -> None:
     """Show the list in the sidebar; it looks for new runs on its own."""
 
-    @st.fragment(run_every=LIST_SECONDS)
+    @st.fragment(run_every=paced(LIST_SECONDS))
     def part() -> None:
         try:
             runs = runs_in(store)
