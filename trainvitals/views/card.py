@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from trainvitals.schema import Chart, Description
-from trainvitals.views import charts, landscape_charts, spectrum_charts
+from trainvitals.views import charts, class_charts, landscape_charts, spectrum_charts
 from trainvitals.views.run_view import RunView
 
 
@@ -40,10 +40,14 @@ def card(description: Description) -> Card:
             directions = view.latest[description.name][1].details.get("directions", "")
             table = view.landscapes(description.name)
             return landscape_charts.landscape(description, table, directions=str(directions), revision=revision)
+        if description.chart == Chart.PLANE:
+            step, reading = view.latest[description.name]
+            return class_charts.class_plane(description, reading, step, revision=revision)
         measured = view.measured(description.name)
         return charts.draw(measured, span=view.span, revision=revision, options=view.options)
 
-    return Card(description.title, description.summary, (description.name,), draw)
+    over_steps = description.chart not in (Chart.PLANE, Chart.LANDSCAPE)
+    return Card(description.title, description.summary, (description.name,), draw, over_steps=over_steps)
 
 
 def together(title: str, summary: str, *names: str, wide: bool = False, **options) -> Card:

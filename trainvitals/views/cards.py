@@ -113,7 +113,7 @@ def _chart(view: RunView, item: Card, what: str) -> None:
 
 
 def _has_step_axis(view: RunView, names: Iterable[str]) -> bool:
-    return all(view.descriptions[name].chart != Chart.LANDSCAPE for name in names)
+    return all(view.descriptions[name].chart not in (Chart.LANDSCAPE, Chart.PLANE) for name in names)
 
 
 def _is_out_of_view(view: RunView, name: str) -> bool:

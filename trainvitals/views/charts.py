@@ -8,7 +8,7 @@ bottom, infinities at the edge where they lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,9 @@ def draw(
     if kind == Chart.LANDSCAPE:
         raise ValueError(f"expected points of a number or a vector for draw(), got the landscape {measured.name!r}; "
                          "use landscape() with Run.landscapes()")  # fmt: skip
+    if kind == Chart.PLANE:
+        raise ValueError(f"expected points of a number or a vector for draw(), got the plane {measured.name!r}; "
+                         "use class_charts.class_plane() with its reading")  # fmt: skip
     if kind == Chart.HEATMAP or many:
         return heatmap(measured, span=span, revision=revision)
     return lines([measured], span=span, revision=revision, options=options)
@@ -280,13 +283,15 @@ def _add_reference(figure: go.Figure, reference: ReferenceLine, span: Span, heig
 
 
 def heatmap(
-    measured: Measured, *, centre: float | None = None, span: Span | None = None, revision: str = ""
-) -> go.Figure:
+    measured: Measured, *, centre: float | None = None, marked: Collection[str] = (), span: Span | None = None,
+    revision: str = "",
+) -> go.Figure:  # fmt: skip
     """Return key × step with the value as colour.
 
     Args:
         measured: one row per step and key.
         centre: the value in the middle of two colours, 1 for growth; one colour scale by default.
+        marked: keys with a ▲ before their name.
         span: steps of the axis.
         revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
     """
@@ -309,7 +314,7 @@ def heatmap(
     figure.update_layout(
         height=max(HEIGHT, 90 + ROW_HEIGHT * num_named),
         yaxis={"type": "category", "tickvals": [i + TICK_OFFSET for i in named],
-               "ticktext": [label(middle_cut(keys[i])) for i in named],
+               "ticktext": [f"{'▲ ' if keys[i] in marked else ''}{label(middle_cut(keys[i]))}" for i in named],
                "autorange": "reversed", "title": None, "showgrid": False},
         hovermode="closest", showlegend=False,
     )  # fmt: skip

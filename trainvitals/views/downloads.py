@@ -38,10 +38,10 @@ def table_of(path: str, store: str, names: Sequence[str], window: Window) -> pd.
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
-    """Return a table as CSV; no text in it starts a formula.
+    r"""Return a table as CSV; no text in it starts a formula.
 
     >>> as_csv(pd.DataFrame({"key": ["=1+1", "fc"], "value": [-1.0, 2.0]}))
-    b"key,value\\n'=1+1,-1.0\\nfc,2.0\\n"
+    b"key,value\n'=1+1,-1.0\nfc,2.0\n"
     """
     safe = table.copy()
     for column in safe.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,22 +14,26 @@ from trainvitals.schema import Description
 from trainvitals.views import palette
 from trainvitals.views.charts import HEIGHT, Span, layout
 from trainvitals.views.spectrum_cells import SpectrumCells
-from trainvitals.views.thinning import MAX_COLUMNS, spread
+from trainvitals.views.thinning import MAX_COLUMNS, spread, thin
 from trainvitals.views.words import label, number, steps, with_error
 
 SPECTRUM_ROWS = 160
 OUTLINE_CELLS = 60  # of a spectrum seen from the side: more show a comb of the peaks that the estimate is made of
+MAX_OUTLIERS = 1500  # marks of single eigenvalues over the steps
 SPECTRUM_DECADES = 7  # densities lower than the highest by more are drawn as the lowest
 
 
 def spectrum_over_steps(
-    description: Description, spectra: pd.DataFrame, *, span: Span | None = None, revision: str = ""
-) -> go.Figure:
+    description: Description, spectra: pd.DataFrame, *, outliers: Sequence[pd.DataFrame] = (),
+    threshold: pd.DataFrame | None = None, span: Span | None = None, revision: str = "",
+) -> go.Figure:  # fmt: skip
     """Return a density over a grid as a waterfall: step × eigenvalue, colour is log₁₀ of the density.
 
     Args:
         description: of the density.
         spectra: one row per step with `grid` (G,) and `density` (G,).
+        outliers: points of eigenvalues that were measured one by one, marked where they lie.
+        threshold: points of the stability threshold, drawn as a line as far as it lies on the axis.
         span: steps of the axis.
         revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
     """
@@ -43,6 +48,10 @@ def spectrum_over_steps(
         colorscale=palette.SEQUENTIAL, hovertemplate="step %{x}: log₁₀ density %{z:.2f}<extra></extra>",
         colorbar={"thickness": 10, "title": {"text": "log₁₀ density", "side": "right", "font": {"size": 11}}},
     )  # fmt: skip
+    for points in outliers:
+        _add_outliers(figure, points, cells)
+    if threshold is not None:
+        _add_threshold(figure, threshold, cells)
     layout(figure, description, span or (float(spectra["step"].iloc[0]), float(spectra["step"].iloc[-1])), revision)
     figure.update_layout(
         yaxis={"tickvals": cells.tickvals, "ticktext": cells.ticktext, "title": {"text": "eigenvalue"},
@@ -50,6 +59,34 @@ def spectrum_over_steps(
         height=HEIGHT + 60, hovermode="closest",
     )  # fmt: skip
     return figure
+
+
+def _add_outliers(figure: go.Figure, points: pd.DataFrame, cells: SpectrumCells) -> None:
+    points = points.loc[np.isfinite(points["value"].to_numpy(float))]
+    points = points.iloc[spread(len(points), MAX_OUTLIERS)]
+    places = cells.of(points["value"].to_numpy(float))
+    figure.add_scatter(
+        x=points["step"], y=places, mode="markers", showlegend=False, name="measured one by one",
+        marker={"size": 4, "color": palette.REFERENCE, "line": {"width": 0.5, "color": "white"}},
+        customdata=[label(f"eigenvalue {row.key or 1}: {with_error(row.value, row.error)}, step {steps(row.step)}")
+                    for row in points.itertuples()],
+        hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
+
+
+def _add_threshold(figure: go.Figure, points: pd.DataFrame, cells: SpectrumCells) -> None:
+    """Draw the part of the threshold that lies on the axis; nothing of one far above all eigenvalues."""
+    points = thin(points.loc[np.isfinite(points["value"].to_numpy(float))])
+    places = cells.of(points["value"].to_numpy(float))
+    room = cells.edges[-1] + 0.15 * (cells.edges[-1] - cells.edges[0])
+    if not (places <= room).any():
+        return
+    figure.add_scatter(
+        x=points["step"], y=np.where(places <= room, places, np.nan), mode="lines", showlegend=False,
+        name="stability threshold", line={"color": palette.ONSET, "width": 1.5, "dash": "dash"},
+        customdata=[label(f"stability threshold {number(value)}") for value in points["value"]],
+        hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
 
 
 def spectrum_now(
