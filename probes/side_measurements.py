@@ -60,7 +60,7 @@ class SideMeasurements:
         self._late: set[str] = set()  # was due while there was no room, and can be made up for
         self._unsaid: deque[tuple[str, str]] = deque()
         self._memories: dict[str, bytes] = {}
-        self._dropped_then: deque[int] = deque()  # when each snapshot without an answer was sent
+        self._unanswered: deque[tuple[int, int]] = deque()  # what was dropped by then, and what each snapshot is for
         self._close_seconds = side.close_seconds
         self._link = self._linked(side, subject) if self._names else None
 
@@ -79,13 +79,12 @@ class SideMeasurements:
         return self._sent(here, there, step) if there else Sent(here)
 
     def close(self, step: int, *, in_peace: bool) -> None:
-        """Wait for what is being measured, and say what is lost. A second call does nothing."""
+        """Wait for what is being measured, and say what is lost."""
         link, self._link = self._link, None
         if link is None:
             return
         lost = link.close(self._close_seconds if in_peace else min(self._close_seconds, _HURRIED_SECONDS))
-        self._record(Record(step, time.time(), scalars={"probe.dropped": float(self.num_dropped)}))
-        self._say()
+        self._count_lost(step)
         if link.failure is not None:
             self._warn(
                 "side", f"expected the process beside training to answer to the end, got {link.failure} by step "
@@ -113,7 +112,7 @@ class SideMeasurements:
     def _sent(self, here: list[str], there: list[str], step: int) -> Sent:
         assert self._link is not None
         started = time.perf_counter()
-        self._dropped_then.append(self.num_dropped)
+        self._unanswered.append((self.num_dropped, len(there)))
         try:
             self._link.send([self._diagnostics[name] for name in there], step)
         except Exception as error:
@@ -131,7 +130,7 @@ class SideMeasurements:
         assert self._link is not None
         link, self._link = self._link, None
         lost = link.close(0.0)
-        self._say()
+        self._count_lost(step)
         self._late.clear()
         for name, body in self._memories.items():
             self._diagnostics[name] = pickle.loads(body)
@@ -141,6 +140,13 @@ class SideMeasurements:
             "out where= to have it there from the start"
         )  # fmt: skip
 
+    def _count_lost(self, step: int) -> None:
+        """Record in the end all that was not taken, and say what is still to be said."""
+        self.num_dropped += sum(num_names for _, num_names in self._unanswered) + len(self._late)
+        self._unanswered.clear()
+        self._record(Record(step, time.time(), scalars={"probe.dropped": float(self.num_dropped)}))
+        self._say()
+
     def _say(self) -> None:
         while self._unsaid:
             self._warn(*self._unsaid.popleft())
@@ -148,7 +154,7 @@ class SideMeasurements:
     def _hear(self, answer: Answer) -> None:
         """Take an answer, in the thread that hears."""
         self._memories.update(answer.memories)
-        dropped = {"probe.dropped": float(self._dropped_then.popleft())}
+        dropped = {"probe.dropped": float(self._unanswered.popleft()[0])}
         self._record(Record(answer.step, answer.time, answer.readings, dropped))
         for name, words in answer.errors:
             self._unsaid.append((

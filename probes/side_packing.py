@@ -164,5 +164,5 @@ def _is_found(name: str, file: str) -> bool:
         spec = found
         if spec is None or (count < len(parts) and spec.submodule_search_locations is None):
             return False
-        path = spec.submodule_search_locations
+        path = getattr(sys.modules.get(spec.name), "__path__", spec.submodule_search_locations)  # packages may add to it
     return spec is not None and spec.origin == file
