@@ -16,7 +16,7 @@ def test_each_preset_holds_the_ones_before_it():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("gap.loss", {"gap"}), ("gap", {"gap"}), ("nc", {"nc1", "nc2", "nc3", "nc4", "nc.cosines"}),
+    [("gap.loss", {"gap"}), ("gap", {"gap"}), ("nc", {"nc1", "nc2", "nc3", "nc4", "nc.cosines", "nc.plane"}),
      ("oui", {"oui"}), ("hessian", {name for name in registered() if name.startswith("hessian.")})],
 )  # fmt: skip
 def test_a_name_a_part_and_a_group(name, expected):
