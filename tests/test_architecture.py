@@ -58,7 +58,7 @@ ALLOWED = {
                              "trainvitals.store.fragments", "trainvitals.store.repair", "trainvitals.store.retention",
                              "trainvitals.store.shipping", "trainvitals.store.shipped_writer", "trainvitals.exchange",
                              "trainvitals.store.postgres_address", "trainvitals.store.postgres_connection",
-                             "trainvitals.store.postgres_schema", "trainvitals.annotating",
+                             "trainvitals.store.postgres_schema", "trainvitals.annotating", "trainvitals.views.report",
                              "trainvitals.run_table", "trainvitals.checkpoints.progress_bar", "psycopg"},
 }  # fmt: skip
 

@@ -16,11 +16,18 @@ Into = Annotated[str, typer.Option("--store", help="Folder that receives the run
 
 def export(
     run: RunName,
-    to: Annotated[str, typer.Option("--to", metavar="FILE/FOLDER", help="x.parquet, x.csv, x.jsonl, or a folder.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FILE/FOLDER", help="x.html, x.parquet, x.csv, x.jsonl, or a folder.")
+    ] = "",
+    html: Annotated[
+        str, typer.Option("--html", metavar="FILE", help="A report in one file: opens offline, prints to PDF.")
+    ] = "",
     store: Store = "runs/",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a run to a table that other programs read, or to a folder that opens elsewhere."""
+    """Write a run to a report in one HTML file, a table that other programs read, or a folder that opens elsewhere."""
+    if bool(to) == bool(html):
+        wrong_usage("expected --html FILE or --to FILE/FOLDER, one of the two; try --html report.html")
     from trainvitals.exchange.export_archive import export_archive
     from trainvitals.exchange.export_table import WRITERS, export_table
     from trainvitals.run import UnknownRunError, open_run
@@ -29,12 +36,17 @@ def export(
         found = open_run(run, store)
     except UnknownRunError as error:
         wrong_usage(error)
-    ending = Path(to).suffix.removeprefix(".").lower()
+    ending = "html" if html else Path(to).suffix.removeprefix(".").lower()
     with found:
-        if ending in WRITERS:
+        if ending == "html":
+            from trainvitals.views.report import write_report
+
+            path = write_report(found, html or to, overwrite=overwrite)
+            say(f"report in {path}: {path.stat().st_size / 1e6:.1f} MB; it opens offline, and prints to PDF")
+        elif ending in WRITERS:
             say(f"{export_table(found, to, overwrite=overwrite)} rows in {to}")
         elif ending and not Path(to).is_dir():
-            wrong_usage(f"expected a file that ends in .{', .'.join(WRITERS)} or a folder, got --to {to}")
+            wrong_usage(f"expected a file that ends in .html, .{', .'.join(WRITERS)} or a folder, got --to {to}")
         else:
             say(f"archive in {export_archive(found, to, store)}; open it with tv.open_run({to!r})")
 
@@ -92,5 +104,6 @@ importing.command("mlflow", epilog=example("trainvitals import mlflow mlflow.db"
 
 GROUPS = (importing,)
 COMMANDS = (
-    (export, example("trainvitals export latest --to run.parquet", "trainvitals export latest --to shared/run")),
+    (export, example("trainvitals export latest --html report.html", "trainvitals export latest --to run.parquet",
+                     "trainvitals export latest --to shared/run")),
 )
