@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from trainvitals.views.chart_options import chart_options
+from trainvitals.views.follow import follow_newest
 from trainvitals.views.run_picker import picker
 from trainvitals.views.step_range import step_range
 from trainvitals.views.store_folder import store_folder
@@ -26,6 +27,7 @@ ORDER = (  # file, title, icon, path in the address; a test compares the files w
     ("what_has_it_learned.py", "What has it learned?", ":material/hub:", "representation"),
     ("which_weights_grow.py", "Which weights grow?", ":material/trending_up:", "weights"),
     ("which_samples.py", "Which samples?", ":material/image_search:", "samples"),
+    ("compare_runs.py", "Compare runs", ":material/compare_arrows:", "compare"),
     ("checkpoints.py", "Checkpoints", ":material/route:", "checkpoints"),
 )
 # A picture of our own: Streamlit's emoji and material icons are fetched from the internet.
@@ -53,6 +55,7 @@ def main() -> None:
     ])  # fmt: skip
     with st.sidebar:
         picker(store_folder())
+        follow_newest(store_folder())
         step_range()
         with st.expander("Charts", key="charts", bind="query-params", on_change="ignore"):
             chart_options()
