@@ -21,7 +21,7 @@ def newest(runs: list[RunSummary]) -> RunSummary | None:
 def follow_newest(store: str) -> None:
     """Show the switch, and what came since the page was opened; it looks for new runs on its own."""
     st.toggle("Follow the newest run", key=FOLLOW, bind="query-params",
-              help="Changes to a new run as soon as it begins. The address keeps this, for a second screen.")  # fmt: skip
+              help="Changes to a new run as soon as it begins. Kept in the address, for a second screen.")  # fmt: skip
 
     @st.fragment(run_every=paced(LIST_SECONDS))
     def part() -> None:
