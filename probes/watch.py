@@ -26,6 +26,7 @@ from trainvitals.probes.budget import Budget, parse_share
 from trainvitals.probes.gradients import TrajectoryRecorder
 from trainvitals.probes.measure import metric_names, take_readings
 from trainvitals.probes.optimizer_view import names_of_parameters
+from trainvitals.probes.outside_graphs import outside_graphs
 from trainvitals.probes.product_choice import products_of
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.sample_inputs import DESCRIPTION, NAME, kept_inputs
@@ -277,6 +278,7 @@ class Watch:
         """The run's file."""
         return Path(self._writer.path)
 
+    @outside_graphs
     def log(self, **scalars: float | Tensor) -> None:
         """Record numbers of your own at the present step, such as `train_loss=loss.item()`.
 
@@ -339,9 +341,11 @@ class Watch:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
+    @outside_graphs
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._guarded("recorder", lambda: self._record(self._recorder.before_step, optimizer, self.step + 1))
 
+    @outside_graphs
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if os.getpid() != self._pid:  # a forked child trains a copy of its own
             return
