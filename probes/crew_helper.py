@@ -40,12 +40,12 @@ class CrewHelper:
     def serve(self, subject: Subject) -> None:
         """Do what the leader orders, in one stay at the model, until it has measured."""
         with lent(subject):
-            work = _Work(subject, self._batch, self._mine)
+            work = Work(subject, self._batch, self._mine)
             while (order := self._ranks.told()) is not None:
                 self._obey(order, work)
             work.release()
 
-    def _obey(self, order: Order, work: _Work) -> None:
+    def _obey(self, order: Order, work: Work) -> None:
         if order.brings_values:
             work.take(order.values, [self._ranks.handed(torch.empty_like(p)) for p in work.at_step])
         rows = None
@@ -68,7 +68,7 @@ class CrewHelper:
             self._ranks.summed(tensor)
 
 
-class _Work:
+class Work:
     """The chunks of this rank, at the weights of the step or at others that the leader sends."""
 
     def __init__(self, subject: Subject, batch: ProbeBatch, mine: range) -> None:
