@@ -70,11 +70,11 @@ def _second(deviations: Tensor, first: Tensor) -> Tensor:
 class ClassPlane(Diagnostic):
     """The centred class means on their own principal plane, with the samples' features on it.
 
-    Value (C, 2), exact on the probe: ⟨μ_c − μ_G, v_k⟩ for the first two principal axes v_k of the class means. Details:
-    `points` (n, 2) and `labels` (n,), the features h_i − μ_G on the same plane, of at most 300 samples spread evenly
-    over the probe; `shares` (2,), which part of the means' spread each axis holds; `rows` (C, 2), the classifier's
-    rows on the plane, each matrix divided by its Frobenius norm and multiplied by that of the means, where there is
-    such a classifier. The axes are those of this step: two steps have different planes. No options.
+    Value (C, 2), exact on the probe: ⟨μ_c − μ_G, v_k⟩ for the first two principal axes v_k of the class means. Details,
+    as lists that a run keeps: `x`, `y` and `labels` (n,), the features h_i − μ_G on the same plane, of at most 300
+    samples spread evenly over the probe; `shares` (2,), which part of the means' spread each axis holds; `rows_x` and
+    `rows_y` (C,), the classifier's centred rows on the plane at the Frobenius norm of the means, where there is such a
+    classifier. The axes are those of this step: two steps have different planes. No options.
 
     Source: Papyan, Han, Donoho 2020, figure 1 (means, features and classifier as they move to a simplex).
     """
@@ -109,7 +109,8 @@ class ClassPlane(Diagnostic):
         kept = kept.to(stats.labels.device)
         labels = stats.labels[kept]
         points = (stats.deviations[kept] + M[labels]) @ V
-        details = {"points": points.float().cpu(), "labels": labels.cpu(), "shares": shares.cpu(), **_rows(view, M, V)}
+        x, y = points.float().cpu().unbind(1)
+        details = {"x": x, "y": y, "labels": labels.cpu(), "shares": shares.cpu(), **_rows(view, M, V)}
         return Reading((M @ V).cpu(), keys=tuple(str(c) for c in range(len(M))), details=details)
 
 
@@ -120,4 +121,7 @@ def _rows(view: FeatureView, M: Tensor, V: Tensor) -> dict[str, Tensor]:
     except Missing:
         return {}
     W = W - W.mean(0)
-    return {"rows": (W @ V * (M.norm() / W.norm())).cpu()} if float(W.norm()) > 0 else {}
+    if not float(W.norm()) > 0:
+        return {}
+    x, y = (W @ V * (M.norm() / W.norm())).cpu().unbind(1)
+    return {"rows_x": x, "rows_y": y}

@@ -6,7 +6,7 @@ Legend: N samples, C classes, P trainable parameters, g_c the mean of the gradie
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from trainvitals.diagnostics.gradient_alignment import class_cosines, finite_sum
 from trainvitals.diagnostics.gradient_sums import GradientSums
 from trainvitals.schema import Chart, Question, Reading, ReferenceLine, Scale
 
+_MAX_PAIRS = 2016  # of 64 classes
 _UNRELATED = ReferenceLine("unrelated", 0.0, "cosine of independent directions in many dimensions; by the definition")
 
 
@@ -77,8 +78,8 @@ class GradientPerClass(Diagnostic):
 
     `norm`: ‖g_c‖, g_c the mean over the class's samples of the probe, so that class sizes do not enter.
     `cosine`: mean cosine of g_c with the other classes' mean gradients; `min_cosine`: the smallest of them. Each
-    (C',), exact, over the classes present, by class number; `details["cosines"]` is the (C', C') matrix. A class
-    whose mean gradient is zero has a norm but no cosine (`details["left_out"]`); absent classes stand in
+    (C',), exact, over the classes present, by class number; `details["cosines"]` is the (C', C') matrix, and of up to
+    64 classes `details["pairs"]` of `cosine` its upper triangle row by row, which a run keeps. A class whose mean gradient is zero has a norm but no cosine (`details["left_out"]`); absent classes stand in
     `details["absent"]`. The mean gradients of balanced classes cancel near a minimum: their cosines are then about
     −1/(C − 1). No options.
 
@@ -129,7 +130,7 @@ class GradientPerClass(Diagnostic):
         details = {"absent": absent} if absent else {}
         return {
             "norm": Reading(norms, keys=tuple(names), details=details),
-            "cosine": or_missing(lambda: _cosines(means, norms, names, details, torch.mean)),
+            "cosine": or_missing(lambda: with_pairs(_cosines(means, norms, names, details, torch.mean))),
             "min_cosine": or_missing(lambda: _cosines(means, norms, names, details, torch.amin)),
         }
 
@@ -144,6 +145,18 @@ def class_means(sums: GradientSums) -> tuple[list[int], Tensor]:
         raise Missing(sums.without_class_sums or "")
     present = torch.nonzero(sums.class_sizes).flatten()
     return present.tolist(), sums.class_sums[present] / sums.class_sizes[present, None]
+
+
+def with_pairs(reading: Reading) -> Reading:
+    """Return the reading with `pairs` among its details: the upper triangle of `cosines`, row by row.
+
+    Of more than 64 classes or groups it stays as it is: a store keeps lists of details, no matrices.
+    """
+    cosines = reading.details["cosines"]
+    rows, columns = torch.triu_indices(len(cosines), len(cosines), offset=1)
+    if len(rows) > _MAX_PAIRS:
+        return reading
+    return replace(reading, details={**reading.details, "pairs": cosines[rows, columns]})
 
 
 def _cosines(

@@ -15,6 +15,7 @@ from torch import Tensor
 from trainvitals.diagnostics.base import Diagnostic, Missing, Needs, Part, Snapshot, Tier, or_missing
 from trainvitals.diagnostics.batch_loss import mean_gradient
 from trainvitals.diagnostics.by_layer import by_layer
+from trainvitals.diagnostics.gradient_classes import with_pairs
 from trainvitals.diagnostics.sample_groups import Groups, check_groups, sample_groups
 from trainvitals.schema import Chart, Question, Reading, ReferenceLine, Scale
 
@@ -140,7 +141,9 @@ class GradientPerGroup(Diagnostic):
         cosines = pairwise_cosines(gram[kept][:, kept])
         return {
             "norm": Reading(norms, keys=names),
-            "cosine": or_missing(lambda: _by_group(cosines, [names[k] for k in kept], left_out, torch.mean)),
+            "cosine": or_missing(
+                lambda: with_pairs(_by_group(cosines, [names[k] for k in kept], left_out, torch.mean))
+            ),
             "min_cosine": or_missing(lambda: _by_group(cosines, [names[k] for k in kept], left_out, torch.amin)),
             "conflicts": or_missing(lambda: _conflicts(cosines)),
         }

@@ -70,6 +70,8 @@ def test_the_matrix_holds_all_cosines():
     means = torch.stack([G[labels == c].mean(0) for c in range(3)])
     expected = torch.nn.functional.cosine_similarity(means[:, None], means[None], dim=2)
     assert torch.allclose(cosines, expected, rtol=0, atol=1e-12)
+    pairs = GradientPerClass().measure(with_gradients(G, labels, 3))["cosine"].details["pairs"]
+    assert pairs.tolist() == [cosines[0, 1], cosines[0, 2], cosines[1, 2]]
 
 
 def test_a_mean_counts_samples_with_a_gradient_of_zero():

@@ -8,7 +8,7 @@ bottom, infinities at the edge where they lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from trainvitals.views.thinning import MAX_TICKS, key_by_step, spread, thin
 from trainvitals.views.value_axis import ValueAxis
 from trainvitals.views.words import label, middle_cut, number, with_error
 
+TALL = 310  # pixels: of what lies beside a plane or a matrix
 HEIGHT = 250  # pixels: two rows of cards and the summary fit on 720
 ROW_HEIGHT = 20
 MAX_NAMED_ROWS = 40  # of a heatmap; with more, every so many have their name beside them, all have it on hover
@@ -62,6 +63,8 @@ def lines(
     scale: str | None = None,
     references: Iterable[ReferenceLine] | None = None,
     marks: Sequence[tuple[float, str]] = (),
+    short: Mapping[str, str] | None = None,
+    height: int = HEIGHT,
     span: Span | None = None,
     revision: str = "",
     options: ChartOptions = DEFAULT,
@@ -73,6 +76,8 @@ def lines(
         scale: of the value axis; that of the first description by default.
         references: levels with their source; those of all descriptions by default.
         marks: (step, text) of vertical lines.
+        short: for the legend, in place of the title, by the metric's name.
+        height: in pixels.
         span: steps of the axis.
         revision: plotly keeps the zoom as long as this text is the same and the chart is not mounted anew.
         options: the reader's: a smoothed line over the measured one, another scale.
@@ -81,15 +86,16 @@ def lines(
     if references is None:
         references = dict.fromkeys(line for part in parts for line in part.description.references)
     references = list(references)
-    height = _heights(parts, scale, references)
+    axis = _heights(parts, scale, references)
     figure = go.Figure()
     for reference in references:
-        _add_reference(figure, reference, span or _span(parts), height, _free_side(parts, reference.value))
+        _add_reference(figure, reference, span or _span(parts), axis, _free_side(parts, reference.value))
     span = span or _span(parts)
     width = options.smoothing * (span[1] - span[0])
     traces = [(part, key, rows) for part in parts for key, rows in part.by_key().items()]
     for index, (part, key, rows) in enumerate(traces):
-        _add_line(figure, _name(part, key, len(parts)), rows, part.missing, index, height, len(traces) == 1, width)
+        name = _name(part, key, len(parts), short or {})
+        _add_line(figure, name, rows, part.missing, index, axis, len(traces) == 1, width)
     for part in parts:
         _add_missing(figure, part)
     for step, text in marks:
@@ -99,7 +105,7 @@ def lines(
         figure.add_vline(x=step, line={"color": palette.REFERENCE, "width": 1, "dash": "dot"}, annotation={
             "text": label(text), "font": {"size": 11}, "yanchor": "top", "xanchor": side})  # fmt: skip
     layout(figure, parts[0].description, span, revision)
-    figure.update_layout(showlegend=len(traces) > 1, hovermode="x unified", yaxis=height.layout)
+    figure.update_layout(showlegend=len(traces) > 1, hovermode="x unified", yaxis=axis.layout, height=height)
     return figure
 
 
@@ -379,8 +385,8 @@ def _unit(description: Description) -> str:
     return "" if description.unit == "1" else label(description.unit, 40)
 
 
-def _name(part: Measured, key: str, num_parts: int) -> str:
-    title = label(part.description.title, 60)
+def _name(part: Measured, key: str, num_parts: int, short: Mapping[str, str]) -> str:
+    title = label(short.get(part.name, part.description.title), 60)
     if not key:
         return title
     words = label(middle_cut(f"{part.description.keys} {key}" if key.isdigit() else key))

@@ -12,13 +12,12 @@ import plotly.graph_objects as go
 
 from trainvitals.schema import Description, Reading
 from trainvitals.views import palette
-from trainvitals.views.charts import HEIGHT, layout
+from trainvitals.views.charts import TALL, layout
 from trainvitals.views.words import label, number, steps
 
 SYMBOLS = ("circle", "square", "triangle-up")  # after the colours are used up
 MAX_NAMED = 30  # classes with their name beside them; all have it on hover
 MAX_NUMBERS = 12  # classes of a matrix whose cells show their number
-MATRIX_HEIGHT = HEIGHT + 60
 
 
 def class_plane(description: Description, reading: Reading, step: int, *, revision: str = "") -> go.Figure:
@@ -26,8 +25,8 @@ def class_plane(description: Description, reading: Reading, step: int, *, revisi
 
     Args:
         description: of the metric.
-        reading: value (C, 2); `points` (n, 2), `labels` (n,), `shares` (2,) and `rows` (C, 2) of its details are drawn
-            where they are what they say.
+        reading: value (C, 2); of its details `x`, `y` and `labels` (n,), `shares` (2,), `rows_x` and `rows_y` (C,) are
+            drawn where they are what they say.
         step: at which it was measured.
         revision: as in `charts.lines`.
     """
@@ -50,19 +49,19 @@ def class_plane(description: Description, reading: Reading, step: int, *, revisi
     layout(figure, description, None, revision)
     titles = _axis_titles(reading.details)
     figure.update_layout(
-        height=MATRIX_HEIGHT, hovermode="closest", showlegend=True,
+        height=TALL, hovermode="closest", showlegend=True,
         xaxis={"title": {"text": titles[0]}}, yaxis={"title": {"text": titles[1]}, "scaleanchor": "x"},
     )  # fmt: skip
     return _said(figure, step)
 
 
 def _add_samples(figure: go.Figure, details: Any, names: list[str]) -> None:
-    points, labels = np.asarray(details.get("points", ()), float), np.asarray(details.get("labels", ()), float)
-    if points.ndim != 2 or points.shape[1:] != (2,) or labels.shape != points.shape[:1] or not len(points):
+    x, y, labels = (_list(details, name) for name in ("x", "y", "labels"))
+    if not len(x) or not x.shape == y.shape == labels.shape:
         return
     classes = [int(v) if np.isfinite(v) and 0 <= v < len(names) else 0 for v in labels]
     figure.add_scatter(
-        x=points[:, 0], y=points[:, 1], mode="markers", name="samples", opacity=0.55,
+        x=x, y=y, mode="markers", name="samples", opacity=0.55,
         marker={"size": 5, "color": [_colour(c) for c in classes],
                 "symbol": [SYMBOLS[c // len(palette.LINES) % len(SYMBOLS)] for c in classes]},
         customdata=[label(f"a sample of class {names[c]}") for c in classes],
@@ -72,11 +71,11 @@ def _add_samples(figure: go.Figure, details: Any, names: list[str]) -> None:
 
 def _add_rows(figure: go.Figure, details: Any, means: np.ndarray, names: list[str]) -> None:
     """Draw the classifier's rows as rays from the middle."""
-    rows = np.asarray(details.get("rows", ()), float)
-    if rows.shape != means.shape:
+    ends = _list(details, "rows_x"), _list(details, "rows_y")
+    if any(end.shape != means.shape[:1] for end in ends):
         return
     x, y, words = [], [], []
-    for name, (a, b) in zip(names, rows, strict=True):
+    for name, a, b in zip(names, *ends, strict=True):
         x += [0.0, a, None]
         y += [0.0, b, None]
         words += [label(f"row of the classifier for class {name}")] * 3
@@ -85,8 +84,16 @@ def _add_rows(figure: go.Figure, details: Any, means: np.ndarray, names: list[st
                        hovertemplate="%{customdata}<extra></extra>")  # fmt: skip
 
 
+def _list(details: Any, name: str) -> np.ndarray:
+    """Return a list of numbers from the details, empty where there is none: a run file may hold anything."""
+    try:
+        return np.atleast_1d(np.asarray(details.get(name, ()), float))
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
 def _axis_titles(details: Any) -> tuple[str, str]:
-    shares = np.asarray(details.get("shares", ()), float)
+    shares = _list(details, "shares")
     if shares.shape != (2,) or not np.isfinite(shares).all():
         return "first axis", "second axis"
     return tuple(f"{which} axis: {100 * share:.0f} % of the means' spread"
@@ -97,21 +104,36 @@ def _colour(c: int) -> str:
     return palette.LINES[c % len(palette.LINES)]
 
 
+def cosines_of(reading: Reading) -> np.ndarray | None:
+    """Return the cosines of all pairs (C, C), NaN on the diagonal; None where a reading has none.
+
+    >>> cosines_of(Reading(value=[0.5, 0.5], keys=("a", "b"), details={"pairs": [0.5]})).tolist()
+    [[nan, 0.5], [0.5, nan]]
+    """
+    pairs, num = _list(reading.details, "pairs"), len(reading.keys)
+    if num < 2 or pairs.shape != (num * (num - 1) // 2,):
+        return None
+    cosines = np.full((num, num), np.nan)
+    rows, columns = np.triu_indices(num, 1)
+    cosines[rows, columns] = cosines[columns, rows] = pairs
+    return cosines
+
+
 def class_matrix(description: Description, reading: Reading, step: int, *, revision: str = "") -> go.Figure:
-    """Return the cosines between all pairs of classes: `cosines` (C, C) of the reading's details.
+    """Return the cosines between all pairs of classes: `pairs` of the reading's details, with the classes as keys.
 
     Raises:
-        ValueError: if the details hold no such matrix.
+        ValueError: if the details hold no such pairs.
     """
-    cosines = np.asarray(reading.details.get("cosines", ()), float)
-    names = [label(f"{key}", 20) for key in reading.keys]
-    if cosines.shape != (len(names), len(names)) or not names:
-        raise ValueError(f"expected cosines ({len(names)}, {len(names)}) in class_matrix(), got {cosines.shape}")
+    cosines = cosines_of(reading)
+    if cosines is None:
+        raise ValueError(f"expected cosines of all pairs in class_matrix(), got none in {description.name!r} at {step}")
+    names = [label(key, 20) for key in reading.keys]
     places = np.arange(len(names))
     figure = go.Figure()
     figure.add_heatmap(
         x=places, y=places, z=cosines, zmin=-1, zmax=1, zmid=0, colorscale=palette.DIVERGING,
-        text=[[f"{v:.2f}".replace("-", "−") for v in row] for row in cosines],
+        text=[["" if np.isnan(v) else f"{v:.2f}".replace("-", "−") for v in row] for row in cosines], hoverongaps=False,
         texttemplate="%{text}" if len(names) <= MAX_NUMBERS else None, textfont={"size": 10},
         customdata=[[label(f"{a} and {b}: cosine {number(v, 3)}") for b, v in zip(reading.keys, row, strict=True)]
                     for a, row in zip(reading.keys, cosines, strict=True)],
@@ -122,7 +144,7 @@ def class_matrix(description: Description, reading: Reading, step: int, *, revis
     every = max(1, -(-len(names) // MAX_NAMED))
     ticks = {"tickvals": places[::every], "ticktext": names[::every], "showgrid": False}
     figure.update_layout(
-        height=MATRIX_HEIGHT, hovermode="closest", showlegend=False,
+        height=TALL, hovermode="closest", showlegend=False,
         xaxis={**ticks, "title": {"text": label(description.keys or "class")}, "constrain": "domain"},
         yaxis={**ticks, "title": {"text": label(description.keys or "class")}, "autorange": "reversed"},
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import plotly.graph_objects as go
 
 from trainvitals.schema import Question, ReferenceLine, Scale
@@ -18,6 +17,7 @@ THRESHOLD = "stability.threshold"
 OUI = "oui.layers"
 CLASSES, GROUPS, PLANE = "grad.per_class.cosine", "grad.per_group.cosine", "nc.plane"
 GROWTH = "weights.norm.growth"
+COLLAPSE_SHORT = ("NC1", "NC2 norms", "NC2 angles", "NC3", "NC4")
 COLLAPSE = ("nc1", "nc2.norms_means", "nc2.angles_means", "nc3", "nc4")
 
 Lead = Callable[[RunView], Iterator[Card | str]]  # a metric's name stands for its own card
@@ -55,7 +55,7 @@ def sharpness(view: RunView) -> Iterator[Card | str]:
     of_batches = ("batch_sharpness",) if "batch_sharpness" in view.latest else ()  # what sits at 2/η under SGD
     yield together(
         "Sharpness and its threshold", "λmax of what the optimiser sees, and where a quadratic loss would diverge.",
-        "stability.sharpness", "stability.threshold", *of_batches, scale=Scale.LOG,
+        "stability.sharpness", "stability.threshold", *of_batches, scale=Scale.LOG, height=charts.TALL,
     )  # fmt: skip
     yield Card(
         "Spectrum over the steps",
@@ -110,11 +110,7 @@ def gradients(view: RunView) -> Iterator[Card | str]:
 
 def has_matrix(view: RunView, name: str) -> bool:
     """Whether the last reading of a metric holds the cosines of all its pairs."""
-    if name not in view.latest:
-        return False
-    reading = view.latest[name][1]
-    num = len(reading.keys)
-    return num > 1 and np.shape(reading.details.get("cosines", ())) == (num, num)
+    return name in view.latest and class_charts.cosines_of(view.latest[name][1]) is not None
 
 
 def _matrix(name: str) -> Callable[[RunView, str], go.Figure]:
@@ -137,7 +133,7 @@ def representation(view: RunView) -> Iterator[Card | str]:
     """Give the four properties of neural collapse together, then one by one."""
     yield together(
         "Neural collapse", "All of them go to 0 as the features of a class collapse to its mean; logarithmic.",
-        *COLLAPSE, scale=Scale.LOG,
+        *COLLAPSE, scale=Scale.LOG, short=dict(zip(COLLAPSE, COLLAPSE_SHORT, strict=True)), height=charts.TALL,
     )  # fmt: skip
     yield from (PLANE, "rank.effective", "units.dead")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -58,8 +59,22 @@ def verdict_lines(view: RunView, question: str) -> None:
 
 
 def _line(verdict: Verdict) -> None:
-    with st.container(horizontal=True, vertical_alignment="top", gap="small"):
-        st.badge("to know" if verdict.is_informational else str(verdict.state),
-                 color="blue" if verdict.is_informational else COLOURS[verdict.state])  # fmt: skip
-        since = "" if verdict.since is None else f" since step {steps(verdict.since)}"
-        st.markdown(f"**{plain(verdict.title)}**{plain(since)}. {plain(verdict.summary, SUMMARY_LENGTH)}")
+    colour, word = ("blue", "to know") if verdict.is_informational else (COLOURS[verdict.state], str(verdict.state))
+    since = "" if verdict.since is None else f" since step {plain(steps(verdict.since))}"
+    said = plain(first_sentences(verdict.summary), 600)
+    st.markdown(f":{colour}-badge[{word}] **{plain(verdict.title)}**{since}. {said}")
+
+
+def first_sentences(text: str, limit: int = SUMMARY_LENGTH) -> str:
+    """Return as many whole sentences as fit, at least one.
+
+    >>> first_sentences("It has turned. At step 9 it stood at 1.5. More is said elsewhere.", 45)
+    'It has turned. At step 9 it stood at 1.5.'
+    """
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
+    kept = sentences[0]
+    for sentence in sentences[1:]:
+        if len(kept) + 1 + len(sentence) > limit:
+            break
+        kept += f" {sentence}"
+    return kept

@@ -9,17 +9,19 @@ from trainvitals.schema import Question
 from trainvitals.views.card import card
 from trainvitals.views.cards import definitions, grid
 from trainvitals.views.page import show_page, status_line
+from trainvitals.views.page_verdicts import verdict_lines
 from trainvitals.views.run_view import RunView
 from trainvitals.views.sample_tables import INPUTS, MEMORISED, PREDICTED, RANKINGS, USED, are_pictures, ranked
 from trainvitals.views.words import plain
 
 HIDDEN = (INPUTS, PREDICTED, MEMORISED)  # their numbers are in the tables; a chart of them says nothing more
-ROW_HEIGHT = 56
+ROW_HEIGHT = 40
 
 
 def body(view: RunView) -> None:
     """Show a table for each ranking that the run has numbers for, then the charts."""
     status_line(view)
+    verdict_lines(view, Question.SAMPLES)
     tables = [(ranking, rows) for ranking in RANKINGS if not (rows := ranked(view, ranking)).empty]
     if not tables:
         st.info("No number was recorded for single samples in this run. To record them, name \"samples\" in "
@@ -27,8 +29,10 @@ def body(view: RunView) -> None:
     else:
         st.caption("Samples are numbered by their place in the train probe, from 0.")
     pictures = are_pictures(view)
-    for ranking, rows in tables:
-        with st.container(border=True, gap="xsmall"):
+    for i, (ranking, rows) in enumerate(tables):
+        if i % 2 == 0:
+            row = st.columns(2, gap="small")
+        with row[i % 2], st.container(border=True, gap="xsmall", height="stretch"):
             st.markdown(f"**{plain(ranking.title)}**")
             st.caption(plain(ranking.summary))
             st.dataframe(
