@@ -72,7 +72,7 @@ class GeneralizationGap(Diagnostic):
     """
 
     name = "gap"
-    title = "Generalization gap"
+    title = "Generalisation gap"
     question = Question.OVERFITTING
     summary = "How much worse the held-out probe is than the train probe, same weights, same mode."
     formula = r"L_{\text{held-out}} - L_{\text{train}}"
@@ -85,12 +85,12 @@ class GeneralizationGap(Diagnostic):
     references = (ReferenceLine("no gap", 0.0, "by the definition"),)
     parts = {
         "loss": Part(
-            "Generalization gap of the loss",
+            "Generalisation gap of the loss",
             "Held-out minus train loss on the probes: above 0 the train data is fitted better. "
             "A large gap alone is not overfitting.",
         ),
         "accuracy": Part(
-            "Generalization gap of the accuracy",
+            "Generalisation gap of the accuracy",
             "Held-out minus train accuracy on the probes: below 0 the train data is fitted better.",
             unit="share of samples",
             formula=r"A_{\text{held-out}} - A_{\text{train}}",

@@ -54,7 +54,7 @@ class PredictedGap(Diagnostic):
     """
 
     name: ClassVar = "gap.predicted"
-    title: ClassVar = "Predicted growth of the generalization gap"
+    title: ClassVar = "Predicted growth of the generalisation gap"
     question: ClassVar = Question.OVERFITTING
     summary: ClassVar = "By how much the next step of SGD is expected to widen the gap between held-out and train loss."
     formula: ClassVar = r"\eta\,\operatorname{tr}\operatorname{Cov}(g_i) / n"

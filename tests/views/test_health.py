@@ -41,11 +41,13 @@ def test_latest_values_stand_in_the_order_of_the_pages_numbers_first_logged_ones
     with open_run("latest", tmp_path) as run:
         view = RunView(run)
         table, undefined, words = health.latest_table(view), health.missing_now(view), health.one_line(view)
+        without = health.without_value(view)
     assert list(table["Metric"]) == ["Loss", "Layers", "a_loss", "Growth", "lr", "Odd"]
     assert list(table["Question"].drop_duplicates()) == [Question.OVERFITTING, Question.WEIGHTS, "", "What else?"]
-    assert table["Latest"].iloc[0] == "missing: no data"
+    assert table["Latest"].iloc[0] == "does not apply here: no data"
     assert undefined == ["Loss"]
-    assert "undefined now: Loss" in words
+    assert words == "6 metrics recorded; no warnings."
+    assert without.values.tolist() == [["Loss", "does not apply here: no data"]]
 
 
 def test_a_second_point_of_the_same_step_is_seen_at_once(tmp_path):

@@ -49,7 +49,7 @@ def conditions(
     elif name is not None:
         say(f"{name}: {chosen[0].title}")
         for fact, text in facts(chosen[0]):
-            say(f"  {fact:<15} {text}")
+            say(f"  {fact:<8} {text}")
     else:
         console().print(table(chosen))
 
@@ -66,7 +66,7 @@ def facts(condition: Condition) -> Iterable[tuple[str, str]]:
     yield "reads", ", ".join(condition.reads)
     yield "source", condition.source
     if condition.follows:
-        yield "may follow from", ", ".join(f"`{name}`" for name in condition.follows)
+        yield "follows", ", ".join(f"`{name}`" for name in condition.follows)
     if condition.is_informational:
         yield "kind", "to know: it never goes beyond `watch`"
     for advice in condition.advice:

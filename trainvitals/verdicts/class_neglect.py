@@ -30,8 +30,8 @@ _PLACES = (("per_class", "heldout"), ("per_class", "train"), ("per_group", "held
 class ClassNeglect(Condition):
     """The recall of the worst class stays under two fifths of the median class's, when that one is learned.
 
-    Early in training every network prefers some classes: until the median class is at half of what it can reach
-    above chance nothing is said.
+    Recall is the accuracy on the samples of a class. Early in training every network prefers some classes: until the
+    median class is at half of what it can reach above chance nothing is said.
     """
 
     id = "class_neglect"
@@ -75,7 +75,7 @@ def _never_learned(recall: Layers, key: str) -> tuple[int, float] | None:
 def _early(first: tuple[int, float] | None) -> str:
     if first is None:
         return ""
-    return f", and was from the first measurement on, at step {first[0]:,}: its recall was never above " \
+    return f", and was from the first measurement on, at step {first[0]:,}: its accuracy was never above " \
            f"{figure(first[1], 'share')}"
 
 
@@ -91,10 +91,11 @@ def _signs(run: RunFacts) -> Iterator[Sign]:
             _LEFT,
             BELOW,
             f"{_SAGAWA}; {_BANK}",
-            f"the recall of {kind[4:]} {key} on {_WHERE[where]} samples is {{value:share}} of the median {kind[4:]}'s",
+            f"the accuracy on {_WHERE[where]} samples of {kind[4:]} {key} is {{value:share}} of the median "
+            f"{kind[4:]}'s",
             release=_LEFT + 0.1,
             reliability=0.6,
-            quantity=f"recall of {kind[4:]} {key} over that of the median {kind[4:]}, {_WHERE[where]} samples",
+            quantity=f"accuracy on {_WHERE[where]} samples of {kind[4:]} {key} over the median {kind[4:]}'s",
         )
         loss = run.layers(f"{kind}.loss_{where}")
         if len(loss) >= 5 and key in loss.keys and run.chance_loss:

@@ -80,10 +80,10 @@ class Overfitting(Condition):
 
 def _go_back(course: HeldoutCourse) -> Advice:
     """Return the first advice with the step and the value to go back to."""
-    best = float(course.loss.at(np.array([course.turn_step]))[0])
+    best, now = float(course.mean.min()), float(course.mean[-1])
     return Advice(
-        f"Stop, or go back to the weights of step {course.turn_step:,}: there the held-out loss was lowest, "
-        f"{figure(best)} beside {figure(course.loss.last)} at step {course.loss.step[-1]:,}.",
+        f"Stop, or go back to the weights of step {course.turn_step:,}: round it the mean held-out loss was lowest, "
+        f"{figure(best)}; at step {course.loss.step[-1]:,} it is {figure(now)}.",
         _PRECHELT,
     )
 

@@ -86,7 +86,8 @@ def latest_table(view: RunView) -> pd.DataFrame:
         question = view.descriptions[name].question
         rank = order.index(question) if question in order else len(order)
         place = (rank, question, name not in view.stored, np.ndim(reading.value) > 0, name)
-        rows.append((place, question, view.descriptions[name].title, summarised(reading), step, _is_missing(reading)))
+        shown = why_no_value(view, name) if _is_missing(reading) else summarised(reading)
+        rows.append((place, question, view.descriptions[name].title, shown, step, _is_missing(reading)))
     columns = ["Question", "Metric", "Latest", "Step", "Missing"]
     ordered = [(clean(question), clean(title), *rest) for _, question, title, *rest in sorted(rows, key=itemgetter(0))]
     return pd.DataFrame(ordered, columns=columns)
@@ -122,6 +123,19 @@ def _schedule(meta: dict[str, Any], name: str) -> str:
     return ""
 
 
+def why_no_value(view: RunView, name: str) -> str:
+    """Return why a metric has no value now, and whether it ever had one in this run."""
+    reason = clean(view.latest[name][1].missing or "no reason was recorded")
+    return f"{'does not apply here' if view.points(name).empty else 'no value now'}: {reason}"
+
+
+def without_value(view: RunView) -> pd.DataFrame:
+    """Return the metrics that have no value now, each with why."""
+    rows = [(clean(view.descriptions[name].title), why_no_value(view, name))
+            for name, (_, reading) in view.latest.items() if _is_missing(reading)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["Metric", "Why it has no value"])
+
+
 def missing_now(view: RunView) -> list[str]:
     """Return the titles of the metrics whose last point is missing."""
     table = latest_table(view)
@@ -129,13 +143,10 @@ def missing_now(view: RunView) -> list[str]:
 
 
 def one_line(view: RunView) -> str:
-    """Return the first page's summary: how much was recorded, what is undefined, what was warned of."""
+    """Return the first page's summary: how much was recorded, and what was warned of."""
     num_metrics = sum(name not in COST_SCALARS for name in view.latest)
-    undefined = missing_now(view)
     warnings = sum(kind == "warning" for kind in view.events["kind"])
     parts = [f"{num_metrics} metrics recorded"]
-    parts.append(f"undefined now: {', '.join(undefined[:3])}{', …' if len(undefined) > 3 else ''}" if undefined
-                 else "none of them undefined now")  # fmt: skip
     parts.append(f"{warnings} warning{'s' * (warnings != 1)}" if warnings else "no warnings")
     if view.run.num_dropped:
         parts.append(f"{steps(view.run.num_dropped)} points could not be saved")

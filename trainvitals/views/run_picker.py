@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,12 +40,17 @@ def resolve(wanted: str | None, runs: Sequence[RunSummary]) -> RunSummary | None
     return next((run for run in runs if run.id == wanted), None)
 
 
-def option_text(run: RunSummary) -> str:
-    """Return how the picker shows a run."""
+def option_text(run: RunSummary, *, dated: bool = True) -> str:
+    """Return how the picker shows a run: one of several with a name by its date first, which no narrow box cuts off."""
     if run.problem is not None:
         return f"{clean(run.name or run.id, 60)} · unreadable"
-    started = clock(run.started)[5:16] if run.started else "?"
-    return f"{clean(run.name, 60)} · {started}" + ("" if run.status == Status.FINISHED else f" · {run.status}")
+    started = f"{started_at(run)[5:]} · " if dated else ""
+    return f"{started}{clean(run.name, 60)}" + ("" if run.status == Status.FINISHED else f" · {run.status}")
+
+
+def started_at(run: RunSummary) -> str:
+    """Return when the run began, to the minute."""
+    return clock(run.started)[:16] if run.started else "?"
 
 
 def chosen_id() -> str | None:
@@ -80,11 +86,15 @@ def picker(store: str) -> None:
 def _choose(runs: Mapping[str, RunSummary]) -> None:
     run = resolve(chosen_id(), list(runs.values()))
     st.session_state["picked_run"] = run.id if run else None  # the address decides, the widget follows
+    num_named = Counter(other.name for other in runs.values())
     st.selectbox(
         "Run", list(runs), index=0 if run else None, key="picked_run", on_change=_picked,
         args=(tuple(runs),), placeholder=f"{len(runs)} runs",
-        format_func=lambda run_id: option_text(runs[run_id]) if run_id in runs else clean(run_id),
+        format_func=lambda run_id: option_text(runs[run_id], dated=num_named[runs[run_id].name] > 1)
+        if run_id in runs else clean(run_id),
     )  # fmt: skip
+    if run is not None:
+        st.caption(f"Started {plain(started_at(run))}")
     if st.session_state.pop("picked_now", False):
         st.rerun()
 

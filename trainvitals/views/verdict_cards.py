@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal
 
-import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
-from trainvitals.schema import Evidence, ReferenceLine, Verdict, VerdictState
+from trainvitals.schema import Verdict, VerdictState
 from trainvitals.verdicts.condition import Condition, conditions
-from trainvitals.views import charts, disagreements
+from trainvitals.views import disagreements
 from trainvitals.views.cards import CHART_CONFIG
-from trainvitals.views.measured import Measured
 from trainvitals.views.run_view import RunView
+from trainvitals.views.verdict_pictures import Picture, healthy_pictures, picture
 from trainvitals.views.verdict_words import (
     FOUND,
+    GLOSSARY,
+    coverage,
     evidence_table,
     headline,
     timing,
@@ -28,34 +28,66 @@ from trainvitals.views.verdict_words import (
 from trainvitals.views.words import clean, plain
 
 COLOURS: Mapping[VerdictState, Literal["red", "orange"]] = {VerdictState.ALARM: "red", VerdictState.WATCH: "orange"}
-CHART_HEIGHT = 190  # pixels: two verdicts and the headline fit on 720
 TEXT_LENGTH = 900  # characters of one summary
 _log = logging.getLogger(__name__)
 
 
 def verdict_list(view: RunView) -> None:
-    """Show the answer, a card for all that is found, and a line for the rest."""
+    """Show the answer, a card for all that is found with what follows from it, and a line for the rest."""
     verdicts = view.verdicts
     st.markdown(f"**{plain(headline(verdicts), TEXT_LENGTH)}**")
-    for verdict in verdicts:
-        if verdict.state in FOUND:
-            _show(view, verdict)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(plain(coverage(verdicts), TEXT_LENGTH))
+        with st.popover("What the words mean", type="tertiary", icon=":material/help:"):
+            for word, meaning in GLOSSARY:
+                st.markdown(f"**{word}**: {meaning}")
+    if not any(v.state in FOUND and not v.is_informational for v in verdicts):
+        _healthy_charts(view)
+    for group in _groups(verdicts):
+        with st.container(border=True, gap="small"):
+            for index, verdict in enumerate(group):
+                if index:
+                    st.divider()
+                _show(view, verdict)
     healthy = [v.title for v in verdicts if v.state == VerdictState.HEALTHY]
     if healthy:
-        st.caption(f":green[✓] Healthy: {plain(', '.join(healthy), TEXT_LENGTH)}.")
+        st.caption(f":green[✓] Checked, and nothing found: {plain(', '.join(healthy), TEXT_LENGTH)}.")
     unknown = unknown_table(verdicts)
     if len(unknown):
-        with st.expander(f"Not measured well enough to tell: {len(unknown)} conditions"):
+        what = f"{len(unknown)} condition{'s lack' if len(unknown) > 1 else ' lacks'} measurements"
+        with st.expander(f"{what}: {plain(', '.join(unknown['Condition']), 200)}"):
             st.dataframe(unknown, key="unknown-conditions", hide_index=True)
 
 
+def _groups(verdicts: Sequence[Verdict]) -> Iterator[list[Verdict]]:
+    """Yield what is found, each with what follows from it: they stand behind each other already."""
+    group: list[Verdict] = []
+    for verdict in (v for v in verdicts if v.state in FOUND):
+        if group and verdict.follows not in {v.condition for v in group}:
+            yield group
+            group = []
+        group.append(verdict)
+    if group:
+        yield group
+
+
+def _healthy_charts(view: RunView) -> None:
+    try:
+        found = healthy_pictures(view)
+    except Exception:
+        _log.exception("the charts of a healthy run cannot be drawn")
+        return
+    for column, shown in zip(st.columns(max(len(found), 1), gap="small"), found, strict=False):
+        with column, st.container(border=True, gap="xsmall"):
+            _draw(shown, f"healthy-{shown.title}")
+
+
 def _show(view: RunView, verdict: Verdict) -> None:
-    with st.container(border=True, gap="xsmall"):
-        text, picture = st.columns([3, 2], gap="small")
-        with text:
-            _words(view, verdict)
-        with picture:
-            _picture(view, verdict)
+    text, drawn = st.columns([3, 2], gap="small")
+    with text:
+        _words(view, verdict)
+    with drawn:
+        _picture(view, verdict)
 
 
 def _words(view: RunView, verdict: Verdict) -> None:
@@ -66,6 +98,8 @@ def _words(view: RunView, verdict: Verdict) -> None:
             st.badge(str(verdict.state), color=COLOURS[verdict.state])
         st.markdown(f"**{plain(verdict.title)}**")
         st.caption(plain(timing(verdict)))
+    if verdict.relation:
+        st.markdown(f":material/subdirectory_arrow_right: *{plain(verdict.relation)}*")
     st.markdown(plain(verdict.summary, TEXT_LENGTH))
     if verdict.advice:
         st.markdown(f"**Try:** {plain(verdict.advice[0].text, TEXT_LENGTH)}")
@@ -93,12 +127,12 @@ def _disagree(view: RunView, verdict: Verdict) -> None:
     """Let the reader say that the verdict is wrong: kept on this machine, for calibration; no run is written to."""
     with st.popover("Disagree", help="Your label is kept in a file of yours, beside no run, for calibration."):
         with st.form(f"disagree-{verdict.condition}", border=False):
-            label = st.radio("What is it really?", disagreements.LABELS, horizontal=True)
+            answer = st.radio("What is it really?", disagreements.LABELS, horizontal=True)
             note = st.text_input("Why?", max_chars=disagreements.MAX_NOTE)
             sent = st.form_submit_button("Keep this label")
         if sent:
             try:
-                path = disagreements.keep(view.run.id, view.last_step, verdict, str(label), note)
+                path = disagreements.keep(view.run.id, view.last_step, verdict, str(answer), note)
             except OSError as error:
                 st.error(f"The label could not be kept: {plain(error)}")
             else:
@@ -111,43 +145,16 @@ def _conditions() -> dict[str, Condition]:
 
 
 def _picture(view: RunView, verdict: Verdict) -> None:
-    """Draw the leading evidence with the onset; a verdict without a chart says nothing more."""
-    drawable = [e for e in verdict.evidence if e.metric in view.latest and not view.points(e.metric).empty]
-    if not drawable:
-        return
-    found = next((e for e in drawable if e.key or len(view.measured(e.metric).keys()) <= charts.MAX_LINES), drawable[0])
+    """Draw the first evidence with the onset; a verdict without a chart says nothing more."""
     try:
-        figure = evidence_figure(view, verdict, found)
+        shown = picture(view, verdict)
     except Exception:
         _log.exception("the evidence of %r cannot be drawn", verdict.condition)
         return
-    st.plotly_chart(figure, key=f"verdict-{verdict.condition}", config=CHART_CONFIG,
-                    alt=f"{clean(found.metric)} over steps")  # fmt: skip
+    if shown is not None:
+        _draw(shown, f"verdict-{verdict.condition}")
 
 
-def evidence_figure(view: RunView, verdict: Verdict, evidence: Evidence) -> go.Figure:
-    """Return the chart of one piece of evidence: its metric, or one key of it, the level, and the onset."""
-    names = [evidence.metric]
-    if evidence.metric == "loss.heldout" and "loss.train" in view.latest:
-        names.insert(0, "loss.train")  # one without the other says little
-    parts = [_one_key(view.measured(name), evidence.key) for name in names]
-    marks = [] if verdict.since is None else [(verdict.since, "since")]
-    levels = _levels(parts[-1], evidence)
-    if len(parts) == 1 and len(parts[0].keys()) > charts.MAX_LINES:  # a number for every sample
-        figure = charts.heatmap(parts[0], span=view.span, revision=verdict.condition)
-    else:
-        figure = charts.lines(parts, references=levels, marks=marks, span=view.span, revision=verdict.condition)
-    return figure.update_layout(height=CHART_HEIGHT)
-
-
-def _one_key(measured: Measured, key: str) -> Measured:
-    rows = measured.points.loc[measured.points["key"] == key] if key else measured.points
-    return Measured(measured.description, rows if len(rows) else measured.points, measured.missing)
-
-
-def _levels(measured: Measured, evidence: Evidence) -> Sequence[ReferenceLine]:
-    """Return the level as a line, if what is held against it is the metric itself and nothing made from it."""
-    then = measured.points.loc[measured.points["step"] == evidence.step, "value"].to_numpy(float)
-    if not np.isclose(then, evidence.value, rtol=1e-6).any():
-        return ()
-    return (ReferenceLine("level", evidence.threshold, evidence.source),)
+def _draw(shown: Picture, key: str) -> None:
+    st.caption(f"**{plain(shown.title)}**")
+    st.plotly_chart(shown.figure, key=key, config=CHART_CONFIG, alt=f"{clean(shown.title)} over steps")

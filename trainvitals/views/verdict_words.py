@@ -12,52 +12,98 @@ from trainvitals.views.words import clean, number, share, steps
 FOUND = (VerdictState.ALARM, VerdictState.WATCH)
 
 
+# Words of the page that a newcomer may not know, in Markdown.
+GLOSSARY = (
+    ("alarm", "several independent measurements agree that something is wrong"),
+    ("watch", "some evidence, not yet enough for an alarm"),
+    ("to know", "worth knowing, and no illness"),
+    ("since", "the step at which it began, told afterwards from the shape of the curve"),
+    ("enough evidence from step …", "from there on the measurements that were there sufficed to tell"),
+    ("… % sure", "how far the measurements that agree can be relied on together; fewer measurements, less sure"),
+    ("level", "the number that a measurement has to pass to count as evidence; its source stands under *Explain*"),
+    ("probe", "a small fixed set of train or held-out samples on which everything is measured again and again"),
+    ("held-out", "samples that the network is not trained on"),
+    ("loss of guessing", "the loss of always giving the same answer, the best one that ignores the inputs"),
+    ("error norm (EL2N)", "how far the network's probabilities for a sample are from its label: 0 agrees, above 1 "
+                          "another answer is preferred"),
+)  # fmt: skip
+
+
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """Return the answer to "Is anything wrong?" in one sentence, counted.
+    """Return the answer to "Is anything wrong?" in one or two sentences.
 
     >>> headline([Verdict("overfitting", "Overfitting", VerdictState.ALARM, 400)])
-    'Yes: Overfitting, since step 400. 1 condition checked.'
+    'Yes: Overfitting, since step 400.'
     >>> headline([Verdict("overfitting", "Overfitting", VerdictState.HEALTHY)])
-    'Nothing is found to be wrong. 1 condition checked.'
+    'Nothing is found to be wrong.'
     """
-    alarms = [v for v in verdicts if v.state == VerdictState.ALARM]
-    watched = [v for v in verdicts if v.state == VerdictState.WATCH and not v.is_informational]
+    found = [v for v in verdicts if v.state in FOUND and not v.is_informational]
+    first = [v for v in found if not v.follows]
+    brought = [clean(v.title, 60) for v in found if v.follows]
+    alarms = [v for v in found if v.state == VerdictState.ALARM]
+    causes = {v.follows for v in alarms}
     if alarms:
-        answer = f"Yes: {_listed(alarms)}."
-    elif watched:
-        answer = f"Perhaps: {_listed(watched)}."
+        named = [v for v in first if v.state == VerdictState.ALARM or v.condition in causes]
+        answer = f"Yes: {_listed(named or alarms)}."
+    elif found:
+        answer = f"Perhaps: {_listed(first or found)}."
     elif any(v.state != VerdictState.UNKNOWN for v in verdicts):
-        answer = "Nothing is found to be wrong."
+        return "Nothing is found to be wrong."
     else:
         return "Too early to say: not enough has been measured yet."
+    if brought:
+        several = len(brought) > 1
+        names = f"{', '.join(brought[:-1])} and {brought[-1]}" if several else brought[0]
+        answer += f" {names} probably belong{'s' * (not several)} to it."
+    return answer
+
+
+def coverage(verdicts: Sequence[Verdict]) -> str:
+    """Return how many conditions there are, and how many could be checked.
+
+    >>> coverage([Verdict("a", "A", VerdictState.HEALTHY), Verdict("b", "B", VerdictState.UNKNOWN)])
+    '2 conditions: 1 could be checked, 1 lacks measurements.'
+    """
     unknown = sum(v.state == VerdictState.UNKNOWN for v in verdicts)
-    checked = len(verdicts) - unknown
-    counted = f"{checked} condition{'s' * (checked != 1)} checked"
-    return f"{answer} {counted}{f', {unknown} not measured well enough' if unknown else ''}."
+    told = f"{len(verdicts)} condition{'s' * (len(verdicts) != 1)}"
+    if not unknown:
+        return f"{told}, {'all' if len(verdicts) != 1 else 'it'} could be checked."
+    lack = "lacks" if unknown == 1 else "lack"
+    return f"{told}: {len(verdicts) - unknown} could be checked, {unknown} {lack} measurements."
 
 
 def _listed(verdicts: Sequence[Verdict]) -> str:
-    return "; ".join(f"{clean(v.title, 60)}{'' if v.since is None else f', since step {steps(v.since)}'}"
+    return "; ".join(f"{clean(v.title, 60)}{'' if v.since is None else f', {_since(v.since)}'}"
                      for v in verdicts)  # fmt: skip
 
 
+def _since(step: int) -> str:
+    """Return since when.
+
+    >>> _since(0), _since(1200)
+    ('from the start, step 0', 'since step 1,200')
+    """
+    return f"since step {steps(step)}" if step > 0 else f"from the start, step {step}"
+
+
 def timing(verdict: Verdict) -> str:
-    """Return since when, when noticed, and how sure.
+    """Return since when, when there was enough to tell, and how sure.
 
     >>> timing(Verdict("overfitting", "Overfitting", VerdictState.ALARM, 400, 450, 0.94))
-    'since step 400, noticed at 450, confidence 94 %'
+    'since step 400 · enough evidence from step 450 on · 94 % sure'
     """
-    parts = [] if verdict.since is None else [f"since step {steps(verdict.since)}"]
+    parts = [] if verdict.since is None else [_since(verdict.since)]
     if verdict.noticed is not None and verdict.noticed != verdict.since:
-        parts.append(f"noticed at {steps(verdict.noticed)}")
-    return ", ".join([*parts, f"confidence {share(verdict.confidence)}"])
+        parts.append(f"enough evidence from step {steps(verdict.noticed)} on")
+    return " · ".join([*parts, f"{share(verdict.confidence)} sure"])
 
 
 def evidence_table(verdict: Verdict) -> pd.DataFrame:
     """Return the measured numbers beside the levels that they are compared with."""
-    columns = ["What", "Value", "Level", "Holds", "From", "Source of the level"]
+    columns = ["What", "Value", "Level", "Holds", "Since", "From", "Source of the level"]
     rows = [(clean(_what(e)), number(e.value), f"{clean(e.comparison, 10)} {number(e.threshold)}",
-             "yes" if e.holds else "no", _origin(e), clean(e.source)) for e in verdict.evidence]  # fmt: skip
+             "yes" if e.holds else "no", "" if e.since is None else f"step {steps(e.since)}", _origin(e),
+             clean(e.source)) for e in verdict.evidence]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -86,7 +132,29 @@ def would_change_its_mind(verdict: Verdict) -> str:
 
 
 def unknown_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """Return the conditions that could not be judged, and what is missing for each."""
-    rows = [(clean(v.title, 80), clean("; ".join(v.missing) or v.summary, 400))
+    """Return the conditions that could not be judged, what is missing for each, and what to do."""
+    rows = [(clean(v.title, 80), clean("; ".join(v.missing) or v.summary, 400), clean(how_to_measure(v.missing), 400))
             for v in verdicts if v.state == VerdictState.UNKNOWN]  # fmt: skip
-    return pd.DataFrame(rows, columns=["Condition", "What is missing"])
+    return pd.DataFrame(rows, columns=["Condition", "What is missing", "How to measure it"])
+
+
+# Metrics that a name alone does not switch on, by the beginning of their names.
+_OPTIONS = {
+    "adv": 'probes={"adv": {"epsilon": …}}, where you train against attacks',
+    "feature": 'probes={"feature.response": {"features": {…}}}, where inputs have named features',
+    "attention": 'probes=["default", "attention"], where the network has attention',
+}
+
+
+def how_to_measure(missing: Sequence[str]) -> str:
+    """Return what to write in `tv.watch` for metrics that were not measured, or what else to do.
+
+    >>> how_to_measure(["nc1: not measured"]), how_to_measure(["loss.train: 3 of 8 measurements needed"])
+    ('probes=["default", "nc1"]', 'train on: it comes with more steps')
+    """
+    names = [text.split(":")[0] for text in missing if text.endswith("not measured")]
+    names += [text.split(":")[0] for text in missing if "not measured (" in text]
+    ways = dict.fromkeys(_OPTIONS.get(name.split(".")[0], f'probes=["default", "{name}"]') for name in names)
+    if ways:
+        return "; ".join(ways)
+    return "train on: it comes with more steps" if any("measurements needed" in m for m in missing) else "–"

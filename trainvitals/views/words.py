@@ -85,12 +85,12 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def with_error(value: float | None, error: float | None) -> str:
-    """Return value ± error, the error at two digits.
+    """Return value ± error, the error at two digits; without it where it is beyond the digits of the value.
 
-    >>> with_error(38.123, 0.021), with_error(38.123, None)
-    ('38.12 ± 0.021', '38.12')
+    >>> with_error(38.123, 0.021), with_error(38.123, None), with_error(38.123, 4.2e-10)
+    ('38.12 ± 0.021', '38.12', '38.12')
     """
-    if value is None or error is None or math.isnan(error):
+    if value is None or error is None or math.isnan(error) or 0 < error < 0.5e-4 * abs(value):
         return number(value)
     return f"{number(value)} ± {number(error, 2)}"
 

@@ -26,6 +26,7 @@ def body(view: RunView) -> None:
     verdict_list(view)
     _numbers(view)
     st.caption(plain(health.one_line(view)))
+    _without_value(view)
     _events(view)
     _latest(view)
     _cost(view)
@@ -40,10 +41,16 @@ def _numbers(view: RunView) -> None:
         st.metric("Steps a second", number(rate, 3), border=True, help="Over the last measured steps.")
         st.metric("Spent measuring", "–" if part is None else share(part), border=True,
                   help="Share of the wall time since the run began.")  # fmt: skip
-        st.metric("Undefined now", f"{len(health.missing_now(view))} of {len(health.latest_table(view))}", border=True)
         if view.run.started:
             end = time.time() if view.status == "live" else view.updated or view.run.started
             st.metric("Running" if view.status == "live" else "Ran", duration(end - view.run.started), border=True)
+
+
+def _without_value(view: RunView) -> None:
+    table = health.without_value(view)
+    if len(table):
+        with st.expander(f"{len(table)} of them {'has' if len(table) == 1 else 'have'} no value now, and why"):
+            st.dataframe(table, key="without-value", hide_index=True)
 
 
 def _events(view: RunView) -> None:

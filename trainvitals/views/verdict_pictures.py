@@ -1,0 +1,143 @@
+"""The pictures of verdicts: the first evidence of what is found, and of a healthy run what carries it. Nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from trainvitals.schema import Chart, Evidence, ReferenceLine, Verdict
+from trainvitals.views import charts, palette
+from trainvitals.views.measured import POINT_COLUMNS, Measured
+from trainvitals.views.run_view import RunView
+from trainvitals.views.words import label, middle_cut, number, steps
+
+HEIGHT = 210  # pixels: a verdict's words stand beside it
+MAX_KEYS = 3  # more are drawn as their largest, median and smallest
+# What says little without the other, and how both are called together.
+PAIRS: Mapping[str, tuple[str, str]] = {
+    "loss.heldout": ("loss.train", "Loss"),
+    "accuracy.heldout": ("accuracy.train", "Accuracy"),
+}
+_HEALTHY = (  # (title, (metric, name of its line), …), of which the first three are shown that were measured
+    ("Loss", (("loss.train", "train"), ("loss.heldout", "held-out"))),
+    ("Sharpness, and the largest that the steps bear", (("stability.sharpness", "sharpness"),
+                                                        ("stability.threshold", "threshold"))),
+    ("Accuracy", (("accuracy.train", "train"), ("accuracy.heldout", "held-out"))),
+    ("Dead units, worst layer", (("units.dead", "share"),)),
+    ("Update over weights, median tensor", (("update.ratio", "ratio"),)),
+)  # fmt: skip
+MAX_HEALTHY = 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart and what it shows."""
+
+    title: str
+    figure: go.Figure
+
+
+def picture(view: RunView, verdict: Verdict) -> Picture | None:
+    """Return the chart of the first evidence that can be drawn, with the onset; None if there is none."""
+    drawable = [e for e in verdict.evidence if e.metric in view.latest and not view.points(e.metric).empty
+                and view.descriptions[e.metric].chart not in (Chart.WATERFALL, Chart.LANDSCAPE)]  # fmt: skip
+    few = (e for e in drawable if e.key or len(view.measured(e.metric).keys()) <= charts.MAX_LINES)
+    found = next(few, drawable[0] if drawable else None)
+    return None if found is None else evidence_picture(view, verdict, found)
+
+
+def evidence_picture(view: RunView, verdict: Verdict, evidence: Evidence) -> Picture:
+    """Return the chart of one piece of evidence: its metric, or one key of it, the level, and the onset."""
+    description = view.descriptions[evidence.metric]
+    title, other = description.title, PAIRS.get(evidence.metric, ("", ""))[0]
+    if other in view.latest:
+        parts = [_named(view.measured(other), "train"), _named(view.measured(evidence.metric), "held-out")]
+        title = f"{PAIRS[evidence.metric][1]}, train and held-out samples"
+    else:
+        parts = _lines(view.measured(evidence.metric), evidence.key)
+        title += f": {_key(description.keys, evidence.key)}" if evidence.key else ""
+    marks = [] if verdict.since is None else [(verdict.since, f"began: step {steps(verdict.since)}")]
+    levels = _levels(view.measured(evidence.metric), evidence)
+    figure = charts.lines(parts, references=levels, marks=marks, span=view.span, revision=verdict.condition)
+    return Picture(title, _compact(figure))
+
+
+def healthy_pictures(view: RunView) -> list[Picture]:
+    """Return up to three charts that a healthy run can be seen by, of what was measured."""
+    found: list[Picture] = []
+    for title, lines in _HEALTHY:
+        if all(name in view.latest and not view.points(name).empty for name, _ in lines):
+            parts = [_named(_largest_or_median(view.measured(name)), words) for name, words in lines]
+            figure = charts.lines(parts, references=(), span=view.span, revision=f"healthy {title}")
+            found.append(Picture(title, _compact(figure)))
+    return found[:MAX_HEALTHY]
+
+
+def _named(measured: Measured, name: str) -> Measured:
+    """Return a metric whose line has a short name, and no levels."""
+    return replace(measured, description=replace(measured.description, title=name, references=()))
+
+
+def _lines(measured: Measured, key: str) -> list[Measured]:
+    """Return the lines to draw: one key beside the median of all, or what lies between the keys' extremes."""
+    keys, kind = measured.keys(), measured.description.keys or "key"
+    if key in keys:
+        own = measured.points.loc[measured.points["key"] == key]
+        parts = [_named(replace(measured, points=_without_key(own)), label(_key(kind, key)))]
+        return [*parts, _over_keys(measured, "median", f"median {kind}")] if len(keys) >= MAX_KEYS else parts
+    if len(keys) <= MAX_KEYS:
+        return [replace(measured, description=replace(measured.description, references=()))]
+    return [_over_keys(measured, how, f"{name} {kind}")
+            for how, name in (("max", "largest"), ("median", "median"), ("min", "smallest"))]  # fmt: skip
+
+
+def _key(kind: str, key: str) -> str:
+    """Return a key as it is called: "class 3", "relu2"."""
+    return f"{kind} {key}" if key.isdigit() else middle_cut(key)
+
+
+def _without_key(points: pd.DataFrame) -> pd.DataFrame:
+    return points.assign(key="")
+
+
+def _over_keys(measured: Measured, how: str, name: str) -> Measured:
+    """Return the median, largest or smallest over the keys at each step."""
+    grouped = measured.points.groupby("step", as_index=False)
+    points = grouped.agg({"time": "first", "value": how}).assign(key="", error=np.nan, converged=None, seconds=np.nan)
+    return _named(replace(measured, points=points[POINT_COLUMNS]), name)
+
+
+def _largest_or_median(measured: Measured) -> Measured:
+    if measured.keys() in ([], [""]):
+        return measured
+    return _over_keys(measured, "max" if measured.name == "units.dead" else "median", measured.description.title)
+
+
+def _levels(measured: Measured, evidence: Evidence) -> Sequence[ReferenceLine]:
+    """Return the level as a line, if what is held against it is the metric itself and nothing made from it."""
+    then = measured.points.loc[measured.points["step"] == evidence.step, "value"].to_numpy(float)
+    if evidence.quantity or not np.isclose(then, evidence.value, rtol=1e-6).any():
+        return ()
+    return (ReferenceLine(f"level {number(evidence.threshold, 3)}", evidence.threshold, evidence.source),)
+
+
+def _compact(figure: go.Figure) -> go.Figure:
+    """Make it small: the legend over the plot, onsets under it, and an axis that says when it is logarithmic."""
+    axis = figure.layout.yaxis  # pyright: ignore[reportAttributeAccessIssue]
+    is_log = axis.type == "log" or axis.ticktext is not None
+    unit = axis.title.text or ""
+    words = ", ".join(part for part in (unit, "log scale" if is_log else "") if part)
+    figure.update_annotations(patch={"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": -1,
+                                     "font": {"size": 11, "color": palette.ONSET}}, selector=_is_onset)  # fmt: skip
+    figure.update_shapes(line={"color": palette.ONSET, "width": 1.5, "dash": "dot"})
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.12, "x": 0, "font": {"size": 11}, "itemwidth": 30}
+    figure.update_layout(yaxis={"title": {"text": words}})
+    return figure.update_layout(height=HEIGHT, legend=legend, margin={"t": 44 if figure.layout.showlegend else 22})
+
+
+def _is_onset(annotation: go.layout.Annotation) -> bool:
+    return str(annotation.text).startswith("began")
