@@ -102,7 +102,7 @@ def test_a_helper_without_a_chunk_gives_zeros():
     with snapshot_of(CASES[0].build()) as snapshot:
         subject = snapshot._subject
         batch, _ = parts_for(subject, 2)
-        subject.crew = crew = CrewOfThisProcess(subject, batch, [range(0, 1), range(1, len(batch.chunks)), range(0)])
+        subject.crew = crew = CrewOfThisProcess(subject, batch, [range(1), range(1, len(batch.chunks)), range(0)])
         operator = HessianOperator(snapshot.batch_losses(), snapshot.parameters)
         products = operator @ vectors_for(operator)
         subject.crew = None

@@ -41,7 +41,7 @@ class ScriptedRanks:
 @pytest.fixture
 def crew():
     ranks = ScriptedRanks()
-    leader = CrewLeader(ranks, ProbeBatch((0, 1), (1, 1)), [range(0, 1), range(1, 2)])
+    leader = CrewLeader(ranks, ProbeBatch((0, 1), (1, 1)), [range(1), range(1, 2)])
     said = []
     leader.begin(AT_STEP, said.append)
     return leader, ranks, said
@@ -63,7 +63,8 @@ def test_other_weights_than_the_steps_are_sent_once(crew):
     other = [torch.tensor([3.0, 4.0])]
     for values in (other, other, [torch.tensor([1.0, 2.0])], [torch.tensor([5.0, 6.0])]):
         ask(leader, values)
-    assert [(order.values, order.brings_values) for order in ranks.said] == [(1, True), (1, False), (0, False), (2, True)]
+    sent = [(order.values, order.brings_values) for order in ranks.said]
+    assert sent == [(1, True), (1, False), (0, False), (2, True)]
     assert [found for found in ranks.handed_on if found != [[0.0, 0.0]]] == [[3.0, 4.0], [5.0, 6.0]]
 
 
