@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -87,6 +88,8 @@ def measure(
         model, loss=loss, forward=forward, train=batch, heldout=heldout, optimizer=optimizer,
         mode=mode, seed=seed, probe_samples=probe_samples, call="trainvitals.measure",
     )  # fmt: skip
+    for message in subject.notices:
+        warnings.warn(f"trainvitals: {message}", RuntimeWarning, stacklevel=2)
     subject.products = products_of(subject, products, max_memory_bytes)
     return take_readings(subject, diagnostics, progress=progress)
 

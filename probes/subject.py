@@ -19,6 +19,7 @@ from trainvitals.diagnostics.linalg.products import Products
 from trainvitals.probes.bystander import bystander, seed_random_state, unwrapped
 from trainvitals.probes.heldout_sets import main_set, named_sets
 from trainvitals.probes.loss_terms import weighed
+from trainvitals.probes.notices import other_device
 from trainvitals.probes.probe_batch import ProbeBatch, probe_batch
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Subject:
     products: Products = field(default_factory=Products)  # how Hessian products are made, and what came of it
     heldout_sets: Mapping[str, ProbeBatch] = field(default_factory=dict)  # by name; `heldout` is one of them
     num_passes: dict[str, int] = field(default_factory=lambda: {"forward": 0, "backward": 0})
+    notices: list[str] = field(default_factory=list)  # what is odd about what was given, and not wrong
     is_lent: bool = True  # whether passes may run: nothing that is due needs one otherwise, and the bystander is away
     crew: CrewLeader | None = None  # other ranks that help, while all of them measure
     optimizer_seen: OptimizerView | None = None  # beside training, where the optimiser itself is not
@@ -216,6 +218,8 @@ def make_subject(
     subject = Subject(model, loss, forward, drawn(train, "train"), None, optimizer, mode, seed)
     sources = named_sets(heldout, subject.train.chunks[0])
     words = {name: "heldout" if len(sources) == 1 else f"heldout[{name!r}]" for name in sources}
+    given = {"train": train} | {words[name]: source for name, source in sources.items()}
+    subject.notices += [message for message in [other_device(given, device, call)] if message is not None]
     sets = {name: drawn(source, words[name]) for name, source in sources.items()}
     subject.train = checked(subject.train, "train")
     subject.heldout_sets = {name: checked(batch, words[name]) for name, batch in sets.items()}

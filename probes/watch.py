@@ -25,12 +25,14 @@ from trainvitals.integrations.sink import Sink
 from trainvitals.probes.budget import Budget, parse_share
 from trainvitals.probes.gradients import TrajectoryRecorder
 from trainvitals.probes.measure import metric_names, take_readings
+from trainvitals.probes.notices import foreign_optimizer
 from trainvitals.probes.optimizer_view import names_of_parameters
 from trainvitals.probes.outside_graphs import outside_graphs
 from trainvitals.probes.product_choice import products_of
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.sample_inputs import DESCRIPTION, NAME, kept_inputs
 from trainvitals.probes.schedule import Schedule, dear_of_presets, schedules_for
+from trainvitals.probes.second_watch import second_watch
 from trainvitals.probes.side import INLINE, Side, side_of
 from trainvitals.probes.side_measurements import DESCRIPTIONS as SIDE_DESCRIPTIONS
 from trainvitals.probes.side_measurements import Sent, SideMeasurements
@@ -155,6 +157,7 @@ def watch(
             f"expected a torch.optim.Optimizer, got {type(optimizer).__name__} in trainvitals.watch; "
             "pass the optimiser whose step() updates the model"
         )
+    foreign = foreign_optimizer(model, optimizer) if isinstance(model, nn.Module) else None
     side = side_of(where)
     diagnostics = select(probes)
     schedules = schedules_for(diagnostics, every)
@@ -188,7 +191,10 @@ def watch(
     if kept:
         writer.append(Record(begun.step, time.time(), kept))
     lookout = lookout_on(writer.path, run_name, alerts, keep=on_verdict is not None) if on_verdict or alerts else None
-    return Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks, side, team)
+    run = Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks, side, team)
+    odd = [*subject.notices, foreign, second_watch(run, subject.model, optimizer)]
+    run.say([message for message in odd if message is not None])
+    return run
 
 
 def _begun(team: Team | None, begin: Callable[[], Begun]) -> Begun:
@@ -274,6 +280,11 @@ class Watch:
         return self._writer.id
 
     @property
+    def is_open(self) -> bool:
+        """Whether it still measures."""
+        return self._is_open
+
+    @property
     def path(self) -> Path:
         """The run's file."""
         return Path(self._writer.path)
@@ -308,6 +319,15 @@ class Watch:
         self._annotated("note", lambda: setattr(self, "_note", add_note(self._note, text)))
         if self._is_open:
             self._writer.header("note", self._note)
+
+    def say(self, messages: Iterable[str]) -> None:
+        """Say something about the run, once: as a warning, and as an event of the run."""
+        for message in messages:
+            self._warn(message, message)
+
+    def give_way(self, to: str) -> None:
+        """Finish the run because another watch of the same model and optimiser has begun."""
+        self._close(Status.FINISHED, "finished", f"run {to} watches this model from here on")
 
     def _annotated(self, what: str, change: Callable[[], None]) -> None:
         try:
