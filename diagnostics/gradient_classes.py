@@ -79,8 +79,9 @@ class GradientPerClass(Diagnostic):
     `norm`: ‖g_c‖, g_c the mean over the class's samples of the probe, so that class sizes do not enter.
     `cosine`: mean cosine of g_c with the other classes' mean gradients; `min_cosine`: the smallest of them. Each
     (C',), exact, over the classes present, by class number; `details["cosines"]` is the (C', C') matrix, and of up to
-    64 classes `details["pairs"]` of `cosine` its upper triangle row by row, which a run keeps. A class whose mean gradient is zero has a norm but no cosine (`details["left_out"]`); absent classes stand in
-    `details["absent"]`. The mean gradients of balanced classes cancel near a minimum: their cosines are then about
+    64 classes `details["pairs"]` of `cosine` its upper triangle row by row, which a run keeps. A class whose mean
+    gradient is zero has a norm but no cosine (`details["left_out"]`); absent classes stand in `details["absent"]`. The
+    mean gradients of balanced classes cancel near a minimum: their cosines are then about
     −1/(C − 1). No options.
 
     Source: Francazi, Baity-Jesi, Lucchi 2023 (gradients of classes under imbalance: norms and angles).

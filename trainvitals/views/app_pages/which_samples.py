@@ -11,7 +11,16 @@ from trainvitals.views.cards import definitions, grid
 from trainvitals.views.page import show_page, status_line
 from trainvitals.views.page_verdicts import verdict_lines
 from trainvitals.views.run_view import RunView
-from trainvitals.views.sample_tables import INPUTS, MEMORISED, PREDICTED, RANKINGS, USED, are_pictures, ranked
+from trainvitals.views.sample_tables import (
+    INPUTS,
+    MEMORISED,
+    PREDICTED,
+    RANKINGS,
+    USED,
+    Ranking,
+    are_pictures,
+    ranked,
+)
 from trainvitals.views.words import plain
 
 HIDDEN = (INPUTS, PREDICTED, MEMORISED)  # their numbers are in the tables; a chart of them says nothing more
@@ -29,18 +38,22 @@ def body(view: RunView) -> None:
     else:
         st.caption("Samples are numbered by their place in the train probe, from 0.")
     pictures = are_pictures(view)
-    for i, (ranking, rows) in enumerate(tables):
-        if i % 2 == 0:
-            row = st.columns(2, gap="small")
-        with row[i % 2], st.container(border=True, gap="xsmall", height="stretch"):
-            st.markdown(f"**{plain(ranking.title)}**")
-            st.caption(plain(ranking.summary))
-            st.dataframe(
-                rows, hide_index=True, key=f"samples-{ranking.name}", column_config=_columns(rows, pictures),
-                row_height=ROW_HEIGHT if pictures else None, width="stretch", height="content",
-            )  # fmt: skip
+    for pair in (tables[i : i + 2] for i in range(0, len(tables), 2)):
+        for column, (ranking, rows) in zip(st.columns(2, gap="small"), pair, strict=False):
+            with column:
+                _table(ranking, rows, pictures)
     grid(view, [card(d) for d in view.metrics(Question.SAMPLES) if d.name not in HIDDEN])
     definitions(view, [name for name in USED if name in view.descriptions and name in HIDDEN])
+
+
+def _table(ranking: Ranking, rows: pd.DataFrame, pictures: bool) -> None:
+    with st.container(border=True, gap="xsmall", height="stretch"):
+        st.markdown(f"**{plain(ranking.title)}**")
+        st.caption(plain(ranking.summary))
+        st.dataframe(
+            rows, hide_index=True, key=f"samples-{ranking.name}", column_config=_columns(rows, pictures),
+            row_height=ROW_HEIGHT if pictures else None, width="stretch", height="content",
+        )  # fmt: skip
 
 
 def _columns(rows: pd.DataFrame, pictures: bool) -> dict[str, Any]:
