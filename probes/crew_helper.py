@@ -39,7 +39,10 @@ class CrewHelper:
 
     def serve(self, subject: Subject) -> None:
         """Do what the leader orders, in one stay at the model, until it has measured."""
+        given = [self._ranks.handed(buffer) for buffer in subject.model.buffers()]
         with lent(subject):
+            for clone, buffer in zip(subject.model.buffers(), given, strict=True):
+                clone.copy_(buffer)
             work = Work(subject, self._batch, self._mine)
             while (order := self._ranks.told()) is not None:
                 self._obey(order, work)

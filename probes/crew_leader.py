@@ -7,7 +7,7 @@ measures (Lanczos) cannot part the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,9 +49,14 @@ class CrewLeader:
         self._number = 0
         self._warn: Callable[[str], None] | None = None
 
-    def begin(self, at_step: Sequence[Tensor], warn: Callable[[str], None]) -> None:
-        """Begin with the weights of a step, which every rank has. `warn` is told once if a helper fails."""
+    def begin(self, at_step: Sequence[Tensor], buffers: Iterable[Tensor], warn: Callable[[str], None]) -> None:
+        """Begin with the weights of a step, which every rank has, and with this rank's buffers for all.
+
+        The ranks' own running means differ: each has seen other samples. `warn` is told once if a helper fails.
+        """
         self._at_step, self._warn = at_step, warn
+        for buffer in buffers:
+            self._ranks.handed(buffer)
 
     def end(self) -> None:
         """Send the helpers home."""

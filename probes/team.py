@@ -277,7 +277,7 @@ class Team:
             yield
             return
         weights = [float32_if_half(p) for p in self._subject.model.parameters() if p.requires_grad]
-        crew.begin(weights, warn)
+        crew.begin(weights, self._subject.model.buffers(), warn)
         self._subject.crew = crew
         try:
             yield

@@ -43,7 +43,7 @@ def crew():
     ranks = ScriptedRanks()
     leader = CrewLeader(ranks, ProbeBatch((0, 1), (1, 1)), [range(1), range(1, 2)])
     said = []
-    leader.begin(AT_STEP, said.append)
+    leader.begin(AT_STEP, [], said.append)
     return leader, ranks, said
 
 
