@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from trainvitals.diagnostics.base import Missing
 from trainvitals.probes.bystander import bystander
@@ -23,11 +24,11 @@ _CPU = torch.device("cpu")
 
 
 def gathered_probes(
-    ranks: Ranks, train: Any, heldout: Any, *, has_forward: bool, max_samples: int
+    ranks: Ranks, train: Any, heldout: Any, *, has_forward: bool, max_samples: int, device: torch.device = _CPU
 ) -> tuple[list[Any], Any]:
     """Return the train and the held-out probe of all ranks, as `train=` and `heldout=` take them.
 
-    Ranks that all gave the same samples gave them once. All ranks get the same batches, or the same error.
+    Ranks that all gave the same samples gave them once. All ranks get the same batches, on `device`, or the same error.
 
     Raises:
         ValueError: if a rank's probe is none, on every rank, with that rank's reason.
@@ -45,7 +46,8 @@ def gathered_probes(
             raise ValueError(f"expected a probe batch from every rank, got on rank {ranks.members[number]}: {problem}")
     names = list(dict.fromkeys(name for _, _, sets in found for name in sets))
     whole = {name: together([sets[name] for _, _, sets in found if name in sets]) for name in names}
-    return together([batch for _, batch, _ in found if batch is not None]), whole or None
+    joined = together([batch for _, batch, _ in found if batch is not None]), whole or None
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, joined)
 
 
 def _batch(source: Any, argument: str, has_forward: bool, max_samples: int) -> ProbeBatch:

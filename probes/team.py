@@ -51,7 +51,7 @@ class Team:
     """The ranks that train one model together, with the same calls of `watch` on each of them."""
 
     def __init__(self, spread: Spread) -> None:
-        device = device_of(spread.model)
+        self._device = device = device_of(spread.model)
         self.ranks = Ranks(spread.members, device)
         self.kind = spread.kind
         self.trained = spread.model  # whose parameters the optimiser holds
@@ -92,7 +92,9 @@ class Team:
                 "expected where='inline' for a model that several ranks train, got a process beside training in "
                 "trainvitals.watch; leave where= out"
             )
-        chunks, sets = gathered_probes(self.ranks, train, heldout, has_forward=has_forward, max_samples=max_samples)
+        chunks, sets = gathered_probes(
+            self.ranks, train, heldout, has_forward=has_forward, max_samples=max_samples, device=self._device
+        )
         if self._weights is not None:
             self._weights.gather()
         return self.trained if self._weights is None else self._weights.model, chunks, same_sets(sets)
@@ -154,6 +156,15 @@ class Team:
             self._crew = kind(self.ranks, *parts)
         self._forget_weights()
         self._call_meetings()
+
+    def payable(self, asked: Mapping[str, T], diagnostics: Sequence[Diagnostic]) -> dict[str, T]:
+        """Return what a budget can pace, of what it is asked to.
+
+        Where every rank has to record its part of a training step, the schedule alone says when: a clock would not
+        say the same on all of them.
+        """
+        recorded = {d.name for d in diagnostics if self.has_parts and d.needs & Needs.TRAJECTORY}
+        return {name: value for name, value in asked.items() if name not in recorded}
 
     def words(self) -> dict[str, Any]:
         """Return what a run says of its ranks."""

@@ -22,8 +22,8 @@ def test_the_example_runs_under_torchrun_and_its_run_opens(tmp_path, options):
         capture_output=True, text=True, timeout=280, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (id,) = tv.list_runs(tmp_path)["id"]
-    run = tv.open_run(id, store=tmp_path)
+    (found,) = tv.list_runs(tmp_path)
+    run = tv.open_run(found.id, store=tmp_path)
     assert run.status == "finished"
     assert run.meta["num_ranks"] == 2
     assert run.meta["train_probe"]["num_samples"] == 256

@@ -162,8 +162,8 @@ def test_a_killed_rank_leaves_a_readable_run_that_is_not_live(job, tmp_path):
     _, codes = run_ranks(job, 2, tmp_path)
     assert -9 in codes
     assert 0 not in codes
-    (found,) = tv.list_runs(tmp_path / "runs")["id"]
-    run = tv.open_run(found, store=tmp_path / "runs")
+    (found,) = tv.list_runs(tmp_path / "runs")
+    run = tv.open_run(found.id, store=tmp_path / "runs")
     assert run.status == "crashed"
     assert run.series("seen")["step"].tolist()[:3] == [0, 1, 2]
     assert run.series("hessian.top")["step"].max() >= 2
