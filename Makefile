@@ -12,13 +12,16 @@ DEV := $(VENV)/.dev-installed
 TYPES := build/typecheck
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint types bench clean
+.PHONY: help demo samples test test-slow test-all lint types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## Train the demo and watch it live (ARGS=--headless: without the dashboard)
 	$(BIN)/trainvitals demo $(ARGS)
+
+samples: $(RUNTIME) ## Train every sample run over its seeds and write docs/phenomena.md (ARGS=NAME: one; nightly)
+	OMP_NUM_THREADS=1 $(BIN)/python -m trainvitals.sample_runs.nightly $(ARGS)
 
 # One thread a worker: runs repeat bit for bit, and the workers do not fight over the cores.
 test: $(DEV) ## Run the fast tests (MARKERS= runs all, ARGS go to pytest)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
-TOP_FOLDERS = ("trainvitals", "diagnostics", "probes")  # the last two are trainvitals.diagnostics and .probes
+TOP_FOLDERS = ("trainvitals", "diagnostics", "probes", "sample_runs")  # the last three are inside the first
 
 # What a layer may import beyond the standard library and itself. The longest prefix that fits a module counts.
 ALLOWED = {
@@ -48,6 +48,8 @@ ALLOWED = {
     "trainvitals.integrations.huggingface": {"torch", "transformers", "trainvitals.integrations"},
     "trainvitals.integrations.lightning": {"torch", "lightning", "trainvitals.integrations"},
     "trainvitals.demo": {"torch", "sklearn"},  # and the public names, as a user's script
+    "trainvitals.sample_runs": {"torch", "sklearn", "numpy"},  # likewise
+    "trainvitals.sample_runs.packing": {"trainvitals.sample_runs", "trainvitals.store.rows"},  # changes a run's header
     "trainvitals.cli": {"typer", "trainvitals.commands"},
     "trainvitals.exchange": {"numpy", "pandas", "pyarrow", "psycopg", "tensorboard", "trainvitals.run",
                              "trainvitals.schema", "trainvitals.store", "trainvitals.redaction"},
@@ -59,7 +61,8 @@ ALLOWED = {
                              "trainvitals.store.shipping", "trainvitals.store.shipped_writer", "trainvitals.exchange",
                              "trainvitals.store.postgres_address", "trainvitals.store.postgres_connection",
                              "trainvitals.store.postgres_schema", "trainvitals.annotating", "trainvitals.views.report",
-                             "trainvitals.run_table", "trainvitals.checkpoints.progress_bar", "psycopg"},
+                             "trainvitals.run_table", "trainvitals.checkpoints.progress_bar", "psycopg",
+                             "trainvitals.sample_runs"},
 }  # fmt: skip
 
 
@@ -135,7 +138,7 @@ def test_torch_stays_out_at_run_time(module):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["diagnostics", "probes"])
+@pytest.mark.parametrize("name", TOP_FOLDERS[1:])
 def test_a_bare_import_says_the_right_name(name):
     done = python(f"import {name}")
     assert done.returncode == 1

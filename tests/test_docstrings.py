@@ -13,14 +13,16 @@ from without_torchvision import imported
 import trainvitals
 import trainvitals.diagnostics
 import trainvitals.probes
+import trainvitals.sample_runs
 
 SCRIPTS = ("trainvitals.__main__", "trainvitals.views.app_pages")  # importing them would run them
 
 
 def modules() -> list[str]:
     roots = {"trainvitals.": trainvitals.__path__[:1], "trainvitals.diagnostics.": trainvitals.diagnostics.__path__,
-             "trainvitals.probes.": trainvitals.probes.__path__}  # fmt: skip
-    found = {"trainvitals", "trainvitals.diagnostics", "trainvitals.probes"}
+             "trainvitals.probes.": trainvitals.probes.__path__,
+             "trainvitals.sample_runs.": trainvitals.sample_runs.__path__}  # fmt: skip
+    found = {"trainvitals", "trainvitals.diagnostics", "trainvitals.probes", "trainvitals.sample_runs"}
     for prefix, path in roots.items():
         found |= {info.name for info in pkgutil.walk_packages(path, prefix)}
     return [name for name in sorted(found) if not name.startswith(SCRIPTS)]

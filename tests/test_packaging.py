@@ -63,7 +63,8 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"trainvitals"}
     for expected in ("diagnostics/base.py", "diagnostics/linalg/hvp.py", "probes/watch.py", "commands/demo.py",
-                     "views/dashboard.py", "store/writer.py", "py.typed"):  # fmt: skip
+                     "views/dashboard.py", "store/writer.py", "py.typed", "sample_runs/01_edge_of_stability.py",
+                     "sample_runs/recorded/edge-of-stability/lr-0.5.sqlite.gz"):  # fmt: skip
         assert f"trainvitals/{expected}" in names
     pages = {path.name for path in (CHECKOUT / "trainvitals" / "views" / "app_pages").glob("*.py")}
     assert pages <= {name.split("/")[-1] for name in names if "/app_pages/" in name}
