@@ -75,8 +75,7 @@ def _peer(snapshot: Snapshot, purpose: str) -> Iterator[tuple[Any, Callable[[], 
     if snapshot.mode != "eval":
         raise Missing("PyHessian measures in eval mode only; use engine='native' for mode='train'")
     model, loss, batches = snapshot.isolated_model()
-    if loss is None:
-        raise Missing("PyHessian needs a loss of (outputs, targets); use engine='native'")
+    assert loss is not None  # a model that is not called through forward= has one
     seed = int(torch.randint(2**62, (), generator=snapshot.generator(purpose)))
     with _quiet(model, seed):
         try:

@@ -6,8 +6,8 @@ import torch
 from fake_snapshot import with_features
 from naive import collapse
 
-from trainvitals.diagnostics.base import Classifier
-from trainvitals.diagnostics.class_cosines import ClassCosines, by_size
+from trainvitals.diagnostics.base import Classifier, Missing
+from trainvitals.diagnostics.class_cosines import ClassCosines, by_size, cosines
 
 SIZES = [5, 20, 9, 9]
 ORDER = [1, 2, 3, 0]
@@ -100,6 +100,8 @@ def test_missing_with_the_reason():
     regression = with_features(torch.ones(8, 3), torch.zeros(8, 2), torch.zeros(2, 3))
     for reading in ClassCosines().measure(regression).values():
         assert "not class labels" in reading.missing
+    with pytest.raises(Missing, match="only one class"):
+        cosines(torch.ones(1, 6))
 
 
 def test_equal_sizes_stay_in_order():

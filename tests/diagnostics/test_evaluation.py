@@ -110,6 +110,20 @@ def test_what_cannot_be_paired_says_why(change, reason):
             number(Evaluation(loss, z, y, N))
 
 
+@pytest.mark.parametrize(
+    ("outputs", "targets", "reason"),
+    [(torch.zeros(4, 3), None, "no targets that TrainVitals can find"),
+     (torch.zeros(4, 3), torch.zeros(5, dtype=torch.long), "4 outputs for 5 targets"),
+     (torch.zeros(4, 1), torch.zeros(4, dtype=torch.long), r"outputs have shape \(4, 1\)"),
+     (torch.zeros(4, 3), torch.zeros(4), "targets are not class labels: torch.float32"),
+     (torch.zeros(4, 3), torch.tensor([0, 1, 2, 3]), "targets lie outside 0..2")],
+    ids=["none", "length", "outputs", "floats", "range"],
+)  # fmt: skip
+def test_what_has_no_class_labels_says_why(outputs, targets, reason):
+    with pytest.raises(Missing, match=reason):
+        Evaluation(0.0, outputs, targets, 4).labels()
+
+
 def test_of_many_tokens_some_are_drawn_and_accuracy_is_of_all(monkeypatch):
     z, y = tokens()
     cases = pairs(z, y, 0)

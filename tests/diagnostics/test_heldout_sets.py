@@ -142,6 +142,8 @@ def test_missing_with_the_reason():
     assert "not class labels" in found["confidence"].missing
     images = FakeSnapshot(heldout_sets={"a": evaluation(1.0, torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.long))})
     assert "not a classifier" in HeldoutSets().measure(images)["confidence"].missing
+    single = FakeSnapshot(heldout_sets={"a": evaluation(1.0, torch.zeros(4, 1), torch.zeros(4, dtype=torch.long))})
+    assert "outputs have shape (4, 1)" in HeldoutSets().measure(single)["confidence"].missing
     one = FakeSnapshot(heldout_sets={"a": evaluation(1.0, torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))})
     assert HeldoutSets().measure(one)["confidence"].error is None
 

@@ -57,6 +57,9 @@ def test_what_is_undefined_says_why():
     assert "not class labels" in measured(regression)[0].missing
     built = CASES[0].build()
     assert "no classes [7]" in measured(built, classes=[7])[0].missing
+    x, y = built.batch
+    built.batches = [(x[y != 1], y[y != 1])]
+    assert "no samples of the classes [1]" in measured(built, classes=[1])[0].missing
     many = nn.Linear(3, 30)
     found = tv.measure(many, loss=nn.functional.cross_entropy, batch=(torch.randn(60, 3), torch.arange(60) % 30),
                        what={NAME: {}})  # fmt: skip

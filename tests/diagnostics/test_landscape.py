@@ -3,13 +3,14 @@ import pytest
 import torch
 from cases import CASES, dense_hessian
 from dense_operators import snapshot_of
+from fake_snapshot import FakeSnapshot
 from perturbed import gradient_at, loss_at, weights_of
 from quadratics import linear_regression
 from torch import nn
 
 import trainvitals as tv
-from trainvitals.diagnostics.base import Missing
-from trainvitals.diagnostics.landscape import filter_normalised, orthogonal_part, random_direction
+from trainvitals.diagnostics.base import Missing, Trajectory
+from trainvitals.diagnostics.landscape import Landscape, filter_normalised, orthogonal_part, random_direction
 
 NAME = "landscape"
 CASE = {case.name: case for case in CASES}
@@ -187,6 +188,10 @@ def test_along_the_last_updates_of_a_watched_run(tmp_path):
 
 
 def test_a_plane_needs_two_updates_that_span_one():
+    step = {"w": torch.ones(3)}
+    snapshot = FakeSnapshot(trajectory=Trajectory(step, step, None, None), parameters=step)
+    with pytest.raises(Missing, match="needs the last two training steps"):
+        Landscape(directions="update", dimensions=2)._updates(snapshot)
     d = {"w": torch.ones(3)}
     with pytest.raises(Missing, match="span no plane"):
         orthogonal_part({"w": 2 * torch.ones(3)}, d)
@@ -218,6 +223,9 @@ def test_what_is_undefined_says_why():
     built = CASE["mlp"].build()
     assert "successive training steps" in measured(built, directions="update").missing
     assert "direction is zero" in measured(built, directions="given", vectors=[{}]).missing
+    single = tv.measure(nn.Linear(1, 1, bias=False), loss=nn.functional.mse_loss, batch=(torch.ones(2, 1),) * 2,
+                        what={NAME: {"directions": "eigenvectors", "dimensions": 2}})  # fmt: skip
+    assert "one parameter: there are no 2 directions" in single[NAME].missing
     nn.init.constant_(built.model[0].weight, float("nan"))
     assert measured(built).missing == "the loss at the weights is not finite"
 

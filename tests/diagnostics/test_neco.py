@@ -83,5 +83,8 @@ def test_missing_with_the_reason():
     with pytest.raises(Missing, match="not a classifier"):
         Neco().measure(regression)
     assert Neco(dim=2).measure(regression)["train"].missing is None
+    whole = np.random.default_rng(0).integers(-4, 5, size=(20, D)).astype(float)
+    balanced = np.concatenate([whole, -whole])  # a mean of exactly zero
+    assert "are the mean of the train" in Neco(dim=2).measure(snapshot_of(balanced, np.zeros((4, D))))["heldout"].missing
     with pytest.raises(ValueError, match="dim=0"):
         Neco(dim=0)

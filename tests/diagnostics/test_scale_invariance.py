@@ -140,6 +140,15 @@ class Pair(nn.Module):
         return self.fc(x), x
 
 
+class OfOneSize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.fc(x.reshape(24, 6))
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "words"),
     [
@@ -156,6 +165,12 @@ def test_missing_with_the_reason(model, arguments, words, what):
     data = (batch()[0].float(), torch.arange(24) % 3)
     reading = measured(model, data, what, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **arguments)
     assert words in reading.missing
+
+
+def test_a_model_of_one_batch_size_does_not_run_on_fewer_samples():
+    data = (batch()[0].float(), torch.arange(24) % 3)
+    reading = measured(OfOneSize(), data, options={"num_samples": 5})
+    assert "does not run on 5 samples" in reading.missing
 
 
 def test_outputs_of_zero_are_missing():

@@ -258,6 +258,16 @@ def test_before_its_first_step_an_adaptive_optimiser_has_no_preconditioner(name)
         stability_rule(view).diagonals(view, dict(model.named_parameters()))
 
 
+def test_without_gradient_and_without_eps_an_adaptive_optimiser_has_no_preconditioner():
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters(), eps=0)
+    (0.0 * model(torch.ones(1, 3))).sum().backward()
+    optimizer.step()
+    view = optimizer_view(optimizer, model)
+    with pytest.raises(Missing, match="preconditioner is zero for some parameters"):
+        stability_rule(view).diagonals(view, dict(model.named_parameters()))
+
+
 def test_the_rate_that_a_scheduler_has_set_counts():
     model = Point()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

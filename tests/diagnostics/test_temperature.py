@@ -70,4 +70,7 @@ def test_missing_with_the_reason():
     found = Temperature().measure(FakeSnapshot(train=evaluation(0.0, z, torch.randn(200))))
     assert "not class labels" in found["train"].missing
     assert found["heldout"].missing == "no heldout"
+    huge = torch.tensor([[0.0, 1e19]] * 4, dtype=torch.float64)  # right 3 times in 4: T = 1e19 / log 3
+    with pytest.raises(Missing, match="no temperature between 1e-17 and 1e17"):
+        best_temperature(huge, torch.tensor([1, 1, 1, 0]))
     assert measured(torch.tensor([[0.0, 1.0, 0.9]]), torch.tensor([2])).error is None

@@ -1,5 +1,6 @@
 """Every operator, on every model of the case list, by every way of making products, against a dense matrix."""
 
+import dataclasses
 import functools
 import gc
 import warnings
@@ -382,6 +383,17 @@ def test_a_bound_below_one_sample_says_what_one_takes():
         H = HessianOperator(snapshot.batch_losses(), snapshot.parameters, Products(max_memory_bytes=100))
         with pytest.raises(Missing, match=r"one sample takes \d+ bytes: max_memory_bytes=100 is too little"):
             H @ normal(H.shape[0])
+
+
+def test_a_batch_that_cannot_be_cut_and_a_loss_without_outputs_say_so():
+    with snapshot_of(WideCase()) as snapshot:
+        whole = [dataclasses.replace(batch, split=None) for batch in snapshot.batch_losses()]
+        H = HessianOperator(whole, snapshot.parameters, Products(max_memory_bytes=10**5))  # a sample takes about 10⁴
+        with pytest.raises(Missing, match="samples of a batch that cannot be cut"):
+            H @ normal(H.shape[0])
+    w = {"w": torch.ones(2, dtype=torch.float64)}
+    with pytest.raises(Missing, match="only the loss as a whole is known"):
+        GaussNewtonOperator(HessianOperator([(1.0, lambda p: (p["w"] ** 2).sum())], w)._batches, w) @ w["w"]
 
 
 class FullMemory:
