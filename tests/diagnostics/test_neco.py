@@ -85,6 +85,7 @@ def test_missing_with_the_reason():
     assert Neco(dim=2).measure(regression)["train"].missing is None
     whole = np.random.default_rng(0).integers(-4, 5, size=(20, D)).astype(float)
     balanced = np.concatenate([whole, -whole])  # a mean of exactly zero
-    assert "are the mean of the train" in Neco(dim=2).measure(snapshot_of(balanced, np.zeros((4, D))))["heldout"].missing
+    found = Neco(dim=2).measure(snapshot_of(balanced, np.zeros((4, D))))
+    assert "are the mean of the train" in found["heldout"].missing
     with pytest.raises(ValueError, match="dim=0"):
         Neco(dim=0)
