@@ -85,9 +85,23 @@ def readings(step: int, rng: np.random.Generator) -> dict[str, Reading]:
                   "overlap.chance": exact(0.001), "batch_sharpness": estimate(0.8 * top, 0.1 * top)}  # fmt: skip
         found["landscape"] = Reading(value=plane, keys=tuple(f"{x:g}" for x in a), seconds=1.2,
                                      details={"coordinates": a, "directions": "random"})  # fmt: skip
+        found |= _classes(t, rng)
         found["hessian.density"] = Reading(value=density, error=0.1 * density, details={"grid": grid}, hvps=120,
                                            seconds=0.8)  # fmt: skip
     return found
+
+
+def _classes(t: float, rng: np.random.Generator) -> dict[str, Reading]:
+    """Return how five classes lie: their means on a plane with samples around them, and their gradients' cosines."""
+    names, turns = tuple(map(str, range(5))), 2 * np.pi * np.arange(5) / 5
+    means = (1 + t) * np.stack([np.cos(turns), np.sin(turns)], 1)
+    labels = np.arange(60) % 5
+    x, y = (means[labels] + np.exp(-t) * rng.normal(size=(60, 2))).T
+    details = {"x": x, "y": y, "labels": labels, "shares": np.array([0.6, 0.4]), "rows_x": means[:, 0],
+               "rows_y": means[:, 1]}  # fmt: skip
+    return {"nc.plane": Reading(value=means, keys=names, seconds=0.002, details=details),
+            "grad.per_class.cosine": Reading(value=np.full(5, -0.1), keys=names, seconds=0.1,
+                                             details={"pairs": np.linspace(-0.9, 0.5, 10)})}  # fmt: skip
 
 
 def descriptions() -> dict[str, Description]:

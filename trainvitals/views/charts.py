@@ -340,7 +340,7 @@ def _row_names(keys: Sequence[str]) -> list[str]:
 def _colour_scale(
     colours: ColourLevels, height: ValueAxis, description: Description, centre: float | None
 ) -> dict:
-    title = {"text": _unit(description), "side": "right", "font": {"size": 11}}
+    title = {"text": unit_of(description), "side": "right", "font": {"size": 11}}
     scale: dict = {"colorbar": {"thickness": 10, "title": title, **colours.bar}, "colorscale": palette.SEQUENTIAL}
     finite = colours.finite()
     if centre is not None and finite.size:
@@ -371,7 +371,7 @@ def layout(figure: go.Figure, description: Description, span: Span | None, revis
     figure.update_layout(
         height=HEIGHT, margin=margin, uirevision=revision or description.name,
         xaxis={"title": {"text": "step", "standoff": 12}, "automargin": True, "zeroline": False},
-        yaxis={"title": {"text": _unit(description), "standoff": 12}, "automargin": True, "zeroline": False},
+        yaxis={"title": {"text": unit_of(description), "standoff": 12}, "automargin": True, "zeroline": False},
         yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "title": None, "font": {"size": 11}},
     )  # fmt: skip
@@ -380,7 +380,7 @@ def layout(figure: go.Figure, description: Description, span: Span | None, revis
                            hoverinfo="skip", showlegend=False)  # fmt: skip
 
 
-def _unit(description: Description) -> str:
+def unit_of(description: Description) -> str:
     """Return the unit as an axis title; a number without a unit needs none."""
     return "" if description.unit == "1" else label(description.unit, 40)
 

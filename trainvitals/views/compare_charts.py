@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from trainvitals.schema import Description, Scale
 from trainvitals.views import palette
 from trainvitals.views.chart_options import ChartOptions
-from trainvitals.views.charts import DEFAULT, GHOST, HEIGHT, layout
+from trainvitals.views.charts import DEFAULT, GHOST, HEIGHT, layout, unit_of
 from trainvitals.views.smoothing import smoothed
 from trainvitals.views.thinning import thin
 from trainvitals.views.value_axis import ValueAxis
@@ -50,20 +50,19 @@ def comparison(
     thinned = [_thinned(course) for course in courses]
     values = np.concatenate([course.points["value"].to_numpy(float) for course in thinned] or [np.empty(0)])
     height = ValueAxis(options.scale or description.scale, values)
-    figure = _panels(len(thinned)) if side_by_side and len(thinned) > 1 else go.Figure()
+    has_panels = side_by_side and len(thinned) > 1
+    figure = _panels(len(thinned)) if has_panels else go.Figure()
     for i, course in enumerate(thinned):
-        row, column = (i // COLUMNS + 1, i % COLUMNS + 1) if side_by_side and len(thinned) > 1 else (None, None)
+        row, column = (i // COLUMNS + 1, i % COLUMNS + 1) if has_panels else (None, None)
         for trace in _traces(course, height, options.smoothing, is_alone=row is not None):
             figure.add_trace(trace, row=row, col=column)
-    layout(figure, description, None, revision)
-    figure.update_xaxes(**_shared_axis(thinned, falls))
-    figure.update_yaxes(**height.layout)
-    figure.update_layout(showlegend=not (side_by_side and len(thinned) > 1), hovermode="closest")
-    if side_by_side and len(thinned) > 1:
-        _name_panels(figure, thinned, title)
+    if has_panels:
+        _name_panels(figure, thinned, title, unit_of(description), revision)
     else:
-        figure.update_layout(xaxis={"title": {"text": label(title)}})
-    return figure
+        layout(figure, description, None, revision)
+        figure.update_layout(xaxis={"title": {"text": label(title)}}, showlegend=True, hovermode="closest")
+    figure.update_xaxes(**_shared_axis(thinned, falls))
+    return figure.update_yaxes(**height.layout, selector=lambda axis: axis.overlaying is None)
 
 
 def _thinned(course: Course) -> Course:
@@ -99,7 +98,7 @@ def _panels(num: int) -> go.Figure:
                          horizontal_spacing=0.02, vertical_spacing=0.16 if num_rows > 1 else 0.0)  # fmt: skip
 
 
-def _name_panels(figure: go.Figure, courses: Sequence[Course], title: str) -> None:
+def _name_panels(figure: go.Figure, courses: Sequence[Course], title: str, unit: str, revision: str) -> None:
     num_rows = -(-len(courses) // COLUMNS)
     for i, course in enumerate(courses):
         figure.add_annotation(
@@ -110,7 +109,11 @@ def _name_panels(figure: go.Figure, courses: Sequence[Course], title: str) -> No
     last = len(courses) - min(len(courses), COLUMNS)
     for i in range(last, len(courses)):
         figure.layout[f"xaxis{i + 1 if i else ''}"].title = {"text": label(title), "font": {"size": 11}}
-    figure.update_layout(height=HEIGHT * num_rows, margin={"t": 24}, yaxis2={"overlaying": None, "visible": True})
+    for i in range(0, len(courses), COLUMNS):
+        figure.layout[f"yaxis{i + 1 if i else ''}"].title = {"text": unit, "font": {"size": 11}}
+    figure.update_xaxes(zeroline=False).update_yaxes(zeroline=False, automargin=True)
+    figure.update_layout(height=HEIGHT * num_rows, margin={"l": 8, "r": 8, "t": 24, "b": 8}, uirevision=revision,
+                         showlegend=False, hovermode="closest")  # fmt: skip
 
 
 def _shared_axis(courses: Sequence[Course], falls: bool) -> dict:
