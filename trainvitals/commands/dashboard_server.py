@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import trainvitals
+from trainvitals.commands.authentication import Authentication
 from trainvitals.store.postgres_address import is_address
 
 DEFAULT_PORT = 8501  # Streamlit's own
@@ -95,16 +96,25 @@ def free_port(host: str, first: int = DEFAULT_PORT) -> int:
 
 
 @contextmanager
-def serving(store: str, host: str, port: int) -> Iterator[Server]:
+def serving(
+    store: str, host: str, port: int, authentication: Authentication | None = None
+) -> Iterator[Server]:
     """Run the dashboard on a store folder while the block runs; yields once it answers.
+
+    Args:
+        store: a folder or the address of a database.
+        host: address to listen on.
+        port: likewise.
+        authentication: the file with the provider at which readers log in.
 
     Raises:
         OSError: if it ends, or does not answer within a minute; its own words are in the message.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            _command(store, host, port), env=_environment(host, store), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+            _command(store, host, port, authentication), env=_environment(host, store, authentication),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
         try:
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             _wait_until_it_answers(address, process, log)
@@ -131,34 +141,40 @@ def stop_on_terminate() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _command(store: str, host: str, port: int) -> list[str]:
+def _command(store: str, host: str, port: int, authentication: Authentication | None = None) -> list[str]:
     page = Path(trainvitals.__file__).parent / "views" / "dashboard.py"
-    where = ["--server.address", host, "--server.port", str(port), "--browser.serverAddress", host]
+    name = authentication.host if authentication else host
+    where = ["--server.address", host, "--server.port", str(port), "--browser.serverAddress", name]
+    if authentication:
+        where += ["--secrets.files", str(authentication.path)]
     python = [sys.executable, "-P"]  # -P: a `streamlit.py` in the present folder is not what is meant
     command = [*python, "-m", "streamlit", "run", str(page), *where]
     return command if is_address(store) else [*command, "--", "--store", os.path.abspath(store)]
 
 
-def _environment(host: str, store: str = "") -> dict[str, str]:
+def _environment(host: str, store: str = "", authentication: Authentication | None = None) -> dict[str, str]:
     """Return the environment of the server: its settings, and where this package is.
 
     The address of a database is in it too: arguments are shown to everyone by the list of processes.
     """
-    names = {**SETTINGS, "server.allowedHosts": _allowed_hosts(host)}
+    names = {**SETTINGS, "server.allowedHosts": _allowed_hosts(host, authentication)}
     settings = {_variable(name): str(value).lower() if isinstance(value, bool) else str(value)
                 for name, value in names.items()}  # fmt: skip
     home = Path(trainvitals.__file__).parent.parent
     is_checkout = (home / "pyproject.toml").exists()  # site-packages is on the path without this
     path = [os.environ.get("PYTHONPATH"), str(home) if is_checkout else None]
     address = {"TRAINVITALS_STORE": store} if is_address(store) else {}
+    address |= {"TRAINVITALS_AUTH": "required"} if authentication else {}
     return {**os.environ, **settings, **address, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
-def _allowed_hosts(host: str) -> str:
+def _allowed_hosts(host: str, authentication: Authentication | None = None) -> str:
     """Return the host names that a browser may ask for, as Streamlit splits them: by blanks.
 
-    An address that stands for all of them (0.0.0.0) has no name to compare with.
+    An address that stands for all of them (0.0.0.0) has no name to compare with; that of the login has.
     """
+    if authentication:
+        return " ".join(dict.fromkeys(["localhost", "127.0.0.1", authentication.host]))
     if is_loopback(host):
         return " ".join(dict.fromkeys(["localhost", "127.0.0.1", host]))
     return "*" if host in {"0.0.0.0", "::"} else host

@@ -12,6 +12,7 @@ import streamlit as st
 
 from trainvitals.views.chart_options import chart_options
 from trainvitals.views.follow import follow_newest
+from trainvitals.views.login import door, leave
 from trainvitals.views.run_picker import picker
 from trainvitals.views.step_range import step_range
 from trainvitals.views.store_folder import store_folder
@@ -38,6 +39,7 @@ ICON = "data:image/svg+xml;base64," + b64encode(
 # Elements that are about to be redrawn are not dimmed: a live page would pulse.
 TIGHTER = """<style>
 .stMainBlockContainer {padding: 4rem 2rem 2rem 2rem;}
+[data-testid="stCaptionContainer"] p {color: light-dark(#4A525B, #B4BCC6);}
 [data-stale="true"] {opacity: 1 !important; transition: none !important;}
 .stHeading h2 {padding: 0; font-size: 1.75rem;}
 .stHeading h3 {padding: .25rem 0 0 0; font-size: 1.2rem;}
@@ -49,6 +51,7 @@ def main() -> None:
     """Show the picked page of the picked run."""
     st.set_page_config(page_title="TrainVitals", page_icon=ICON, layout="wide")
     st.html(TIGHTER)
+    door()
     page = st.navigation([
         st.Page(PAGES / file, title=title, icon=icon, url_path=path or None, default=not path)
         for file, title, icon, path in ORDER
@@ -59,6 +62,7 @@ def main() -> None:
         step_range()
         with st.expander("Charts", key="charts", bind="query-params", on_change="ignore"):
             chart_options()
+        leave()
         watch_tab()
     page.run()
 
