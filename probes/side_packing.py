@@ -88,6 +88,8 @@ class _Packer(_Pickler):
     def _check_module(self, obj: Any) -> None:
         """Let what comes from a module that another process would not find travel by its code."""
         module = sys.modules.get(obj.__module__ or "")
+        if _cloudpickle is None and obj.__module__ == "__main__":  # the other process has another main module
+            raise pickle.PicklingError(f"{obj.__qualname__} of the script itself, without the package cloudpickle")
         if _cloudpickle is None or module is None or module in self._by_value or module.__name__ == "__main__":
             return
         file = str(getattr(module, "__file__", None) or "")
@@ -164,5 +166,6 @@ def _is_found(name: str, file: str) -> bool:
         spec = found
         if spec is None or (count < len(parts) and spec.submodule_search_locations is None):
             return False
-        path = getattr(sys.modules.get(spec.name), "__path__", spec.submodule_search_locations)  # packages may add to it
+        # a package may add to its path when it is imported, as ours does
+        path = getattr(sys.modules.get(spec.name), "__path__", spec.submodule_search_locations)
     return spec is not None and spec.origin == file

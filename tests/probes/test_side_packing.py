@@ -130,7 +130,8 @@ def test_what_cannot_travel_raises():
 
 
 def test_a_module_that_another_process_would_not_find_travels_by_its_code(tmp_path):
-    source = "from torch import nn\nWIDTH = 2.0\nclass Doubling(nn.Module):\n    def forward(self, x): return WIDTH * x\n"
+    body = "class Doubling(nn.Module):\n    def forward(self, x): return WIDTH * x\n"
+    source = f"from torch import nn\nWIDTH = 2.0\n{body}"
     (tmp_path / "hidden_away.py").write_text(source)
     spec = importlib.util.spec_from_file_location("hidden_away", tmp_path / "hidden_away.py")
     module = importlib.util.module_from_spec(spec)

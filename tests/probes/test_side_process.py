@@ -16,9 +16,9 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import CASES
 from torch import nn
 
-from cases import CASES
 from trainvitals.diagnostics.registry import registered, select
 from trainvitals.probes.measure import take_readings
 from trainvitals.probes.product_choice import products_of
@@ -29,6 +29,7 @@ from trainvitals.probes.side_process import Bench
 from trainvitals.probes.subject import make_subject
 
 CPU = torch.device("cpu")
+UNLIKE = [case for case in CASES if case.name in ("uneven", "frozen", "transformer")]  # several batches, frozen, SDPA
 
 
 def arrived(value):
@@ -82,8 +83,8 @@ def test_the_numbers_of_the_preset_default_are_those_of_the_trainer_bit_for_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_metric_of_every_kind_of_model_is_that_of_the_trainer_bit_for_bit(case):
+@pytest.mark.parametrize("case", UNLIKE, ids=lambda case: case.name)
+def test_every_metric_is_that_of_the_trainer_bit_for_bit(case):
     built = case.build()
     subject, _ = make(built.model, *built.batch, built.loss)
     chosen = select([name for name, kind in registered().items() if kind.tier != "on request"])
