@@ -61,7 +61,8 @@ class Ranks:
     def handed(self, tensor: Tensor) -> Tensor:
         """Return the leader's tensor, bit for bit; the others give one of the same shape and dtype."""
         box = tensor.detach().to(self._device, copy=True).contiguous()
-        dist.broadcast(box.reshape(-1).view(torch.uint8), src=self.members[0], group=self.tensors)
+        if box.numel():
+            dist.broadcast(box.reshape(-1).view(torch.uint8), src=self.members[0], group=self.tensors)
         return box.to(tensor.device)
 
     def summed(self, tensor: Tensor) -> Tensor:

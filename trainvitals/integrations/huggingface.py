@@ -50,7 +50,7 @@ class TrainVitalsCallback(TrainerCallback):
         if heldout is None and given.get("eval_dataloader") is not None:
             heldout = probe_source(given["eval_dataloader"])
         self.run = tv.watch(given["model"], optimizer, forward=self._forward, train=train, heldout=heldout,
-                            **self._options)  # fmt: skip
+                            **{"ranks": "this", **self._options})  # fmt: skip  # the other ranks have gone on
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                logs: dict[str, Any] | None = None, **_: Any) -> None:  # fmt: skip

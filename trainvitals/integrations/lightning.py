@@ -56,7 +56,8 @@ class TrainVitalsCallback(Callback):
             given["heldout"] = probe_source(loader)
         if given["loss"] is None and given["forward"] is None:
             given["loss"] = _loss_of(pl_module)
-        self.run = tv.watch(pl_module, trainer.optimizers[0], **given, **self._options)
+        # the other ranks have gone on: nothing may wait for them
+        self.run = tv.watch(pl_module, trainer.optimizers[0], **given, **{"ranks": "this", **self._options})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
