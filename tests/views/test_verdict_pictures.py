@@ -1,4 +1,4 @@
-"""Pictures of verdicts: the first evidence with its onset, lines that can be told apart, an axis that says its scale."""
+"""Pictures of verdicts: the first evidence with its onset, lines with names, an axis that says its scale."""
 
 import numpy as np
 import pytest
@@ -82,6 +82,19 @@ def test_the_first_evidence_that_was_recorded_is_drawn(view):
 
 
 def test_a_healthy_run_shows_what_was_measured_of_what_carries_it(view):
-    assert [p.title for p in healthy_pictures(view)] == ["Loss", "Dead units, worst layer"]
-    worst = next(t for t in healthy_pictures(view)[1].figure.data if t.name == "share")
+    assert [p.title for p in healthy_pictures(view)] == ["Loss", "Dead units"]
+    notes = ["At step 90: 1.1 train, 1.9 held-out.", "At step 90: 0.49 worst layer."]
+    assert [p.note for p in healthy_pictures(view)] == notes
+    worst = next(t for t in healthy_pictures(view)[1].figure.data if t.name == "worst layer")
     assert worst.y[-1] == pytest.approx(0.49)
+
+
+def test_a_sharpness_is_counted_against_its_threshold(tmp_path):
+    writer = RunWriter.create(tmp_path, "r", {}, {})
+    for step in range(9):
+        ratio = {"stability.sharpness": 3.0 if step == 4 else 1.0, "stability.threshold": 2.0}
+        writer.append(Record(step, 1e9 + step, scalars=ratio))
+    writer.close(Status.FINISHED)
+    with open_run(writer.path) as run:
+        (found,) = healthy_pictures(RunView(run))
+    assert found.note == "Below the threshold at 8 of 9 measurements."

@@ -27,8 +27,8 @@ def test_what_is_only_worth_knowing_is_no_trouble():
 def test_the_headline_names_the_cause_and_what_belongs_to_it():
     cause = Verdict("a", "A", WATCH, 0)
     effects = [Verdict(c, c.upper(), ALARM, 9, follows="a") for c in "bc"]
-    assert words.headline([cause, *effects]) == "Yes: A, from the start, step 0. B and C probably belong to it."
-    assert words.headline([cause, effects[0]]) == "Yes: A, from the start, step 0. B probably belongs to it."
+    assert words.headline([cause, *effects]) == "Yes: A, from the start, step 0. Probably part of it: B, C."
+    assert words.headline([cause, effects[0]]) == "Yes: A, from the start, step 0. Probably part of it: B."
 
 
 @pytest.mark.parametrize(("states", "sentence"), [

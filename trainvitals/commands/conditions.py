@@ -19,11 +19,12 @@ HEADER = """# What verdicts are about
 Written by `trainvitals conditions --markdown > docs/verdicts.md` from the conditions themselves; do not edit.
 
 A verdict is one of `healthy`; `watch`, some evidence or something worth knowing; `alarm`, several independent pieces
-of evidence; `unknown`, too little was measured, and it says what. The worst come first, among equals the earliest; what
-probably follows from another stands right behind it, and `follows` and `relation` say so. `since` is the step at which it began, `noticed`
-the step from which on the measurements were enough to tell. Judgements compare a run with its own scale, noise, loss
-and optimiser, never with absolute bands; a metric that was not measured lowers the confidence, or makes the verdict
-`unknown`. They read recorded series only, so a live run, a finished one and a store of last year are judged alike.
+of evidence; `unknown`, too little was measured, and it says what. The worst come first, among equals the earliest;
+what probably follows from another stands right behind it, and `follows` and `relation` say so. `since` is the step at
+which it began, `noticed` the step from which on the measurements were enough to tell. Judgements compare a run with
+its own scale, noise, loss and optimiser, never with absolute bands; a metric that was not measured lowers the
+confidence, or makes the verdict `unknown`. They read recorded series only, so a live run, a finished one and a store
+of last year are judged alike.
 
 How often they are right, on labelled runs that no threshold was set on, and beside naive rules:
 [benchmarks/results/verdicts.md](../benchmarks/results/verdicts.md).

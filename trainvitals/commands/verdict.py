@@ -69,10 +69,12 @@ def report(run: Run, verdicts: Sequence[Verdict]) -> Iterable[str]:
 
 
 def _in_full(v: Verdict) -> Iterable[str]:
-    since = "" if v.since is None else f", since step {v.since}"
-    noticed = "" if v.noticed in (None, v.since) else f" (noticed at {v.noticed})"
+    since = "" if v.since is None else f", since step {v.since:,}"
+    noticed = "" if v.noticed in (None, v.since) else f" (enough evidence from step {v.noticed:,} on)"
     kind = "to know" if v.is_informational else str(v.state)
-    yield f"{kind.upper()}: {v.title}{since}{noticed}, confidence {v.confidence:.0%}"
+    yield f"{kind.upper()}: {v.title}{since}{noticed}, {100 * v.confidence:.0f} % sure"
+    if v.relation:
+        yield f"    {v.relation}"
     yield f"    {v.summary}"
     for e in v.evidence:
         yield f"    {'+' if e.holds else '-'} {_words(e)}"
@@ -84,10 +86,11 @@ def _in_full(v: Verdict) -> Iterable[str]:
 
 def _words(e: Evidence) -> str:
     of = f" of {e.key}" if e.key else ""
+    origin = f"{e.metric}{of} at step {e.step:,}; {e.source}"
+    if e.holds and e.sentence:
+        return f"{e.sentence} ({origin})"
     side = e.comparison if e.holds else f"not {e.comparison}"
-    told = f"{e.words}: " if e.holds and e.words else ""
-    what = f"{e.quantity}, " if e.quantity else ""
-    return f"{told}{e.value:.4g}, {side} {e.threshold:.4g} ({what}{e.metric}{of} at step {e.step}; {e.source})"
+    return f"{e.quantity or e.words or e.metric} is {e.value:.4g}, {side} {e.threshold:.4g} ({origin})"
 
 
 def _alerts(desktop: bool, webhook: str, mail: str, smtp: str) -> list[Alert]:

@@ -44,15 +44,16 @@ class DeadUnits(Condition):
         layers = run.need_layers("units.dead", 4)
         worst = layers.column(_worst(layers.keys, [layers.column(key) for key in layers.keys]))
         many = Sign(worst, 0.5, ABOVE, _BANK, f"{{value:share}} of layer {worst.key} is dead", release=0.4,
-                    kind="share")
+                    kind="share", repeats=True)  # fmt: skip
         more = Sign(worst.with_values(worst.value - worst.value[0]), 0.25, ABOVE, _BANK,
                     f"{{value:points}} more of layer {worst.key} is dead than at the start", release=0.15,
-                    kind="share", quantity="rise of the share of dead units", repeats=many.holds)  # fmt: skip
+                    kind="share", quantity="rise of the share of dead units", repeats=True)  # fmt: skip
         shares = [many, more]
         matters = [
             Sign(worst, 0.85, ABOVE, _BANK, "next to nothing is left of the layer", release=0.75, reliability=0.5,
                  repeats=True),
-            Sign(_late_rise(worst), 0.2, ABOVE, _BANK, "{value:share} of its units have died since a fifth of the run",
+            Sign(_late_rise(worst), 0.2, ABOVE, _BANK,
+                 "{value:share} of its units have died since a fifth of the run was over",
                  release=0.12,
                  reliability=0.5, quantity="rise of the share since a fifth of the run"),
             *_narrower(run, next((sign.since for sign in shares if sign.holds), None)),

@@ -80,14 +80,10 @@ class HeldoutCourse:
     @property
     def turn_step(self) -> int:
         """The step at which the loss was lowest: of the mean over neighbouring points, on both sides."""
-        return int(self.loss.step[np.argmin(self.mean)])
-
-    @cached_property
-    def mean(self) -> Floats:
-        """The mean over neighbouring points on both sides, (n,)."""
         half = SMOOTH // 2 if len(self.loss) >= 4 * SMOOTH else 1
         padded = np.pad(self.loss.value, half, mode="edge")
-        return np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1).mean(1)
+        mean = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1).mean(1)
+        return int(self.loss.step[np.argmin(mean)])
 
 
 def heldout_course(run: RunFacts, num_points: int = 8) -> HeldoutCourse:

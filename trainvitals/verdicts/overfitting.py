@@ -80,10 +80,11 @@ class Overfitting(Condition):
 
 def _go_back(course: HeldoutCourse) -> Advice:
     """Return the first advice with the step and the value to go back to."""
-    best, now = float(course.mean.min()), float(course.mean[-1])
+    then = float(course.loss.at(np.array([course.turn_step]))[0])
+    low = "at its lowest" if then <= course.loss.value.min() else "near its lowest"
     return Advice(
-        f"Stop, or go back to the weights of step {course.turn_step:,}: round it the mean held-out loss was lowest, "
-        f"{figure(best)}; at step {course.loss.step[-1]:,} it is {figure(now)}.",
+        f"Stop, or go back to the weights of step {course.turn_step:,}, where the held-out loss was {low}: "
+        f"{figure(then)} there, {figure(course.loss.last)} at step {course.loss.step[-1]:,}.",
         _PRECHELT,
     )
 
@@ -156,7 +157,7 @@ def _membership(run: RunFacts, course: HeldoutCourse) -> Iterator[Sign]:
         np.maximum(0.6, at_turn + 0.05),
         ABOVE,
         f"{_YEOM}; {_BANK}",
-        "the loss of a sample tells whether it was trained on, with an AUC of {value}",
+        "the loss of a sample tells whether it was trained on, with an AUC of {value}, 0.5 being chance",
         reliability=0.4,
     )
 

@@ -50,9 +50,11 @@ class StepTooLarge(Condition):
         absent = [name for name in _OF_STEPS if name not in run.names]
         missing = [run.why_missing(name) for name in absent] if len(absent) > 2 else []
         found = weigh([*losses, *steps], watch=2, alarm=2, leading=losses)
-        judgement = found.judgement("The steps are too large", "The loss goes down with these steps", missing)
         since = _since(course, found)
-        if since is None or not _blew_up_once(course, since):
+        once = since is not None and _blew_up_once(course, since)
+        head = "A step was far too large, and its damage is not undone" if once else "The steps are too large"
+        judgement = found.judgement(head, "The loss goes down with these steps", missing)
+        if since is None or not once:
             return replace(judgement, since=since)
         began = _first_leap(run, course, since)
         back = Advice(f"Restore a checkpoint from before step {began:,}, look at the batch of that step, and train "

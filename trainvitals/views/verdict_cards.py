@@ -158,3 +158,5 @@ def _picture(view: RunView, verdict: Verdict) -> None:
 def _draw(shown: Picture, key: str) -> None:
     st.caption(f"**{plain(shown.title)}**")
     st.plotly_chart(shown.figure, key=key, config=CHART_CONFIG, alt=f"{clean(shown.title)} over steps")
+    if shown.note:
+        st.caption(plain(shown.note))

@@ -24,11 +24,11 @@ PAIRS: Mapping[str, tuple[str, str]] = {
 }
 _HEALTHY = (  # (title, (metric, name of its line), …), of which the first three are shown that were measured
     ("Loss", (("loss.train", "train"), ("loss.heldout", "held-out"))),
-    ("Sharpness, and the largest that the steps bear", (("stability.sharpness", "sharpness"),
+    ("Sharpness and its threshold", (("stability.sharpness", "sharpness"),
                                                         ("stability.threshold", "threshold"))),
     ("Accuracy", (("accuracy.train", "train"), ("accuracy.heldout", "held-out"))),
-    ("Dead units, worst layer", (("units.dead", "share"),)),
-    ("Update over weights, median tensor", (("update.ratio", "ratio"),)),
+    ("Dead units", (("units.dead", "worst layer"),)),
+    ("Update over weights", (("update.ratio", "median tensor"),)),
 )  # fmt: skip
 MAX_HEALTHY = 3
 
@@ -39,6 +39,7 @@ class Picture:
 
     title: str
     figure: go.Figure
+    note: str = ""  # what is to be seen on it, in one sentence
 
 
 def picture(view: RunView, verdict: Verdict) -> Picture | None:
@@ -60,7 +61,8 @@ def evidence_picture(view: RunView, verdict: Verdict, evidence: Evidence) -> Pic
     else:
         parts = _lines(view.measured(evidence.metric), evidence.key)
         title += f": {_key(description.keys, evidence.key)}" if evidence.key else ""
-    marks = [] if verdict.since is None else [(verdict.since, f"began: step {steps(verdict.since)}")]
+    began = f"began: step {steps(verdict.since)}" if verdict.since else "began: at the start"
+    marks = [] if verdict.since is None else [(verdict.since, began)]
     levels = _levels(view.measured(evidence.metric), evidence)
     figure = charts.lines(parts, references=levels, marks=marks, span=view.span, revision=verdict.condition)
     return Picture(title, _compact(figure))
@@ -73,8 +75,22 @@ def healthy_pictures(view: RunView) -> list[Picture]:
         if all(name in view.latest and not view.points(name).empty for name, _ in lines):
             parts = [_named(_largest_or_median(view.measured(name)), words) for name, words in lines]
             figure = charts.lines(parts, references=(), span=view.span, revision=f"healthy {title}")
-            found.append(Picture(title, _compact(figure)))
+            found.append(Picture(title, _compact(figure), _note(parts)))
     return found[:MAX_HEALTHY]
+
+
+def _note(parts: Sequence[Measured]) -> str:
+    """Return the newest numbers in words; of a sharpness how often it was below its threshold."""
+    last = [part.finite().iloc[-1] for part in parts if len(part.finite())]
+    if len(last) < len(parts):
+        return ""
+    if [part.name for part in parts] == ["stability.sharpness", "stability.threshold"]:
+        both = parts[0].finite().merge(parts[1].finite(), on="step", suffixes=("", "_level"))
+        num_below = int((both["value"] < both["value_level"]).sum())
+        return f"Below the threshold at {num_below} of {len(both)} measurements."
+    numbers = [f"{number(float(row['value']), 3)} {part.description.title}" for row, part in zip(last, parts,
+                                                                                                 strict=True)]
+    return f"At step {steps(max(float(row['step']) for row in last))}: {', '.join(numbers)}."
 
 
 def _named(measured: Measured, name: str) -> Measured:

@@ -52,9 +52,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     else:
         return "Too early to say: not enough has been measured yet."
     if brought:
-        several = len(brought) > 1
-        names = f"{', '.join(brought[:-1])} and {brought[-1]}" if several else brought[0]
-        answer += f" {names} probably belong{'s' * (not several)} to it."
+        answer += f" Probably part of it: {', '.join(brought)}."
     return answer
 
 
