@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +72,7 @@ class ClassPlane(Diagnostic):
     """The centred class means on their own principal plane, with the samples' features on it.
 
     Value (C, 2), exact on the probe: ⟨μ_c − μ_G, v_k⟩ for the first two principal axes v_k of the class means. Details,
-    as lists that a run keeps: `x`, `y` and `labels` (n,), the features h_i − μ_G on the same plane, of at most 300
+    as NumPy arrays that a run keeps: `x`, `y` and `labels` (n,), the features h_i − μ_G on the same plane, of at most 300
     samples spread evenly over the probe; `shares` (2,), which part of the means' spread each axis holds; `rows_x` and
     `rows_y` (C,), the classifier's centred rows on the plane at the Frobenius norm of the means, where there is such a
     classifier. The axes are those of this step: two steps have different planes. No options.
@@ -109,12 +110,12 @@ class ClassPlane(Diagnostic):
         kept = kept.to(stats.labels.device)
         labels = stats.labels[kept]
         points = (stats.deviations[kept] + M[labels]) @ V
-        x, y = points.float().cpu().unbind(1)
-        details = {"x": x, "y": y, "labels": labels.cpu(), "shares": shares.cpu(), **_rows(view, M, V)}
+        x, y = points.float().cpu().numpy().T
+        details = {"x": x, "y": y, "labels": labels.cpu().numpy(), "shares": shares.cpu().numpy(), **_rows(view, M, V)}
         return Reading((M @ V).cpu(), keys=tuple(str(c) for c in range(len(M))), details=details)
 
 
-def _rows(view: FeatureView, M: Tensor, V: Tensor) -> dict[str, Tensor]:
+def _rows(view: FeatureView, M: Tensor, V: Tensor) -> dict[str, np.ndarray]:
     """Return the classifier's rows on the plane at the scale of the means; nothing without such a classifier."""
     try:
         W = classifier_weight(view, M.shape).double()
@@ -123,5 +124,5 @@ def _rows(view: FeatureView, M: Tensor, V: Tensor) -> dict[str, Tensor]:
     W = W - W.mean(0)
     if not float(W.norm()) > 0:
         return {}
-    x, y = (W @ V * (M.norm() / W.norm())).cpu().unbind(1)
+    x, y = (W @ V * (M.norm() / W.norm())).cpu().numpy().T
     return {"rows_x": x, "rows_y": y}

@@ -151,13 +151,13 @@ def class_means(sums: GradientSums) -> tuple[list[int], Tensor]:
 def with_pairs(reading: Reading) -> Reading:
     """Return the reading with `pairs` among its details: the upper triangle of `cosines`, row by row.
 
-    Of more than 64 classes or groups it stays as it is: a store keeps lists of details, no matrices.
+    Of more than 64 classes or groups it stays as it is. A store keeps NumPy arrays of one dimension.
     """
     cosines = reading.details["cosines"]
     rows, columns = torch.triu_indices(len(cosines), len(cosines), offset=1)
     if len(rows) > _MAX_PAIRS:
         return reading
-    return replace(reading, details={**reading.details, "pairs": cosines[rows, columns]})
+    return replace(reading, details={**reading.details, "pairs": cosines[rows, columns].numpy()})
 
 
 def _cosines(

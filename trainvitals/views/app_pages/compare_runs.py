@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
@@ -15,6 +16,7 @@ from trainvitals.views import alignment, downloads, runs_table
 from trainvitals.views.cards import definitions
 from trainvitals.views.chart_options import chosen_options
 from trainvitals.views.compare_charts import Course, comparison
+from trainvitals.views.health import freshness
 from trainvitals.views.live import opened, refresh_seconds
 from trainvitals.views.measured import key_texts
 from trainvitals.views.run_picker import chosen_id, current, runs_in
@@ -113,6 +115,9 @@ def _body(views: Views, by: str, side_by_side: bool) -> None:
     options = chosen_options()
     for view in views.values():
         view.options = options
+    now = time.time()
+    heard = [f"{name}: {freshness(view.status, view.updated, now)}" for name, view in views.items()]
+    st.caption(plain("; ".join(heard), 1000))
     names = _metrics(views)
     if by == alignment.LOSS:
         _at_matched_loss(views, names)

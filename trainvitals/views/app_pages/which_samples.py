@@ -24,7 +24,8 @@ from trainvitals.views.sample_tables import (
 from trainvitals.views.words import plain
 
 HIDDEN = (INPUTS, PREDICTED, MEMORISED)  # their numbers are in the tables; a chart of them says nothing more
-ROW_HEIGHT = 40
+ROW_HEIGHT = 40  # pixels: eight samples of two tables fit on 720
+WIDTH = 60  # pixels: six columns of half a page
 
 
 def body(view: RunView) -> None:
@@ -57,13 +58,13 @@ def _table(ranking: Ranking, rows: pd.DataFrame, pictures: bool) -> None:
 
 
 def _columns(rows: pd.DataFrame, pictures: bool) -> dict[str, Any]:
-    config: dict[str, Any] = {"Sample": st.column_config.NumberColumn(format="%d", width="small", pinned=True)}
+    config: dict[str, Any] = {"Sample": st.column_config.NumberColumn(format="%d", width=WIDTH, pinned=True)}
     if pictures:
-        config["Input"] = st.column_config.ImageColumn(width="small")
+        config["Input"] = st.column_config.ImageColumn(width=WIDTH)
     for name in ("Label", "Predicted", "Forgotten"):
-        config[name] = st.column_config.NumberColumn(format="%d", width="small")
+        config[name] = st.column_config.NumberColumn(format="%d", width=WIDTH)
     for name in ("Loss", "EL2N", "Gradient norm", "Mean margin"):
-        config[name] = st.column_config.NumberColumn(format="%.3g", width="small")
+        config[name] = st.column_config.NumberColumn(format="%.3g", width=WIDTH)
     return {name: column for name, column in config.items() if name in rows.columns}
 
 
