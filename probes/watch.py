@@ -339,6 +339,13 @@ class Watch:
         """Take every hook off, write what is left, and mark the run as finished. A second call does nothing."""
         self._close(Status.FINISHED, "finished", "")
 
+    def _ipython_display_(self) -> None:
+        """Show the run in a notebook, live as long as it is."""
+        from trainvitals.notebook import show
+        from trainvitals.run import open_run
+
+        show(open_run(self.path))
+
     def __enter__(self) -> Watch:
         return self
 

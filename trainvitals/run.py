@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from trainvitals.store.source import OpenSource
 from trainvitals.verdicts.engine import judge
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.source import StoreSource
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 MANIFEST = "manifest.json"  # a folder that has one is an archive: a store with one run
 COLUMNS = ["step", "time", "key", "value", "error", "converged", "seconds"]
@@ -294,6 +297,29 @@ class Run:
     def latest(self) -> dict[str, tuple[int, Reading]]:
         """Return (step, reading) of the point of every metric that came last, missing ones too."""
         return self._open().latest()
+
+    def figure(self, what: str, start: int | None = None, stop: int | None = None) -> Figure:
+        """Return a Plotly figure, drawn as the dashboard draws it. Plotly is loaded only now.
+
+        Args:
+            what: a metric's name, as "hessian.top"; a page, as "sharpness" or "overfitting", whose charts come one
+                below the other; or the first part of several names, as "hessian" or "nc".
+            start: first step, or None.
+            stop: step before which to stop, or None.
+
+        Raises:
+            UnknownMetricError: if it is none of these, with near names; or if the run has nothing to draw for it.
+        """
+        from trainvitals.views.figures import figure
+
+        self._open()
+        return figure(self, what, start, stop)
+
+    def _ipython_display_(self) -> None:
+        """Show the run in a notebook, live as long as it is."""
+        from trainvitals.notebook import show
+
+        show(self)
 
     def verdicts(self) -> list[Verdict]:
         """Return what is to be said of the run, one verdict a condition, the worst first: `trainvitals.verdicts`.
