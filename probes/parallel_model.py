@@ -91,10 +91,8 @@ def _ranks_of_parts(model: nn.Module) -> tuple[int, ...] | None:
     wrapped = getattr(fsdp, "FSDPModule", None)
     if wrapped is None or not any(isinstance(module, wrapped) for module in model.modules()):
         return None
-    members = {
-        rank for p in model.parameters() if hasattr(p, "device_mesh") for rank in p.device_mesh.mesh.flatten().tolist()
-    }
-    return tuple(sorted(members))
+    meshes = [mesh for p in model.parameters() if (mesh := getattr(p, "device_mesh", None)) is not None]
+    return tuple(sorted({rank for mesh in meshes for rank in mesh.mesh.flatten().tolist()}))
 
 
 def _refuse_fsdp1(model: nn.Module) -> None:

@@ -131,7 +131,8 @@ class Team:
             return begun
         told = self.ranks.told()
         id, path, name, step = told  # pyright: ignore[reportGeneralTypeIssues]
-        return Begun(SilentWriter(id, path), name, step)
+        silent: Any = SilentWriter(id, path)
+        return Begun(silent, name, step)
 
     def engage(
         self, subject: Subject, diagnostics: Sequence[Diagnostic], schedules: Mapping[str, Schedule], *, is_paced: bool

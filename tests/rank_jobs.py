@@ -289,7 +289,7 @@ def alone(rank: int, size: int, folder: Path) -> str:
 
 def two_ranks(rank: int, size: int, folder: Path) -> dict[str, Any]:
     """Everything that two ranks are tested on, in one pair of processes."""
-    every_metric = {"probes": ["full", "hessian", "grad", "ggn", "fisher"], "every": 2}
+    every_metric = {"probes": ["full", "hessian", "grad", "ggn", "fisher"], "every": NUM_STEPS}
     return {
         "refused": refused(rank, size, folder),
         "neutral": with_and_without(rank, size, folder, list(WRAPPED)),
@@ -310,7 +310,7 @@ def four_ranks(rank: int, size: int, folder: Path) -> dict[str, Any]:
     return {
         "neutral": with_and_without(rank, size, folder, ["ddp"]),
         "hybrid": {"same": same(hybrid, seen), "path": str(watch.path)},
-        "ddp": measured(rank, size, folder, "ddp", probes=["default", "hessian.top", "grad.noise_scale"], every=2),
+        "ddp": measured(rank, size, folder, "ddp", probes=["default", *SOME], every=NUM_STEPS),
     }
 
 
