@@ -46,6 +46,16 @@ def test_bytes_are_bounded_by_pixels(n):
         assert len(line.x) <= MAX_POINTS
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.03])
+def test_twelve_charts_of_five_long_runs_are_less_than_a_megabyte(smoothing):
+    rng = np.random.default_rng(0)
+    courses = [course(f"digits-cnn-{i}", i, n=20_000, scale=1 + rng.random()) for i in range(5)]
+    for one in courses:
+        one.points["value"] += rng.normal(size=20_000)
+    figure = comparison(LOSS, courses, "step", options=ChartOptions(smoothing))
+    assert 12 * len(figure.to_json()) < 1_000_000 * (2 if smoothing else 1)  # smoothed, every line is there twice
+
+
 def test_side_by_side_runs_share_their_axes():
     figure = comparison(LOSS, [course(str(i), i) for i in range(7)], "step", side_by_side=True)
     assert not figure.layout.showlegend

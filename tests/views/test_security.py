@@ -10,7 +10,6 @@ from pathlib import Path
 import make_run
 import oidc_provider
 import pytest
-from conftest import APP
 from test_browser import CHROMIUM, browser, page, wait_for
 from typer.testing import CliRunner
 

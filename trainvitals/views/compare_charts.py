@@ -15,10 +15,11 @@ from trainvitals.views import palette
 from trainvitals.views.chart_options import ChartOptions
 from trainvitals.views.charts import DEFAULT, GHOST, HEIGHT, layout, unit_of
 from trainvitals.views.smoothing import smoothed
-from trainvitals.views.thinning import thin
+from trainvitals.views.thinning import points_each, thin
 from trainvitals.views.value_axis import ValueAxis
 from trainvitals.views.words import label, middle_cut, number, steps, with_error
 
+HOVER = "%{fullData.name}: %{customdata}<extra></extra>"
 COLUMNS = 5  # of small multiples: at most two rows for ten runs
 
 
@@ -47,7 +48,7 @@ def comparison(
         revision: as in `charts.lines`.
         options: the reader's.
     """
-    thinned = [_thinned(course) for course in courses]
+    thinned = [_thinned(course, points_each(len(courses))) for course in courses]
     values = np.concatenate([course.points["value"].to_numpy(float) for course in thinned] or [np.empty(0)])
     height = ValueAxis(options.scale or description.scale, values)
     has_panels = side_by_side and len(thinned) > 1
@@ -65,10 +66,10 @@ def comparison(
     return figure.update_yaxes(**height.layout, selector=lambda axis: axis.overlaying is None)
 
 
-def _thinned(course: Course) -> Course:
+def _thinned(course: Course, max_points: int) -> Course:
     has_place = np.isfinite(course.x)
     rows = course.points.loc[has_place].assign(x=course.x[has_place])
-    rows = thin(rows)
+    rows = thin(rows, max_points)
     return Course(course.name, course.place, rows, rows["x"].to_numpy(float))
 
 
@@ -76,9 +77,9 @@ def _traces(course: Course, height: ValueAxis, share: float, is_alone: bool) -> 
     rows, style = course.points, palette.line(course.place)
     values, at = rows["value"].to_numpy(float), rows["step"].to_numpy(float)
     name = label(middle_cut(course.name, 40))
-    words = [f"{name}: {label(with_error(v, e))}, step {steps(s)}"
+    words = [f"{label(with_error(v, e))}, step {steps(s)}"
              for v, e, s in zip(values, rows["error"].to_numpy(float), at, strict=True)]  # fmt: skip
-    hover = {"customdata": words, "hovertemplate": "%{customdata}<extra></extra>"}
+    hover = {"customdata": words, "hovertemplate": HOVER}
     plain = go.Scatter(x=course.x, y=height.of(values), name=name, mode="lines", line={**style, "width": 2},
                        connectgaps=False, **hover)  # fmt: skip
     if len(rows) == 1 or (len(rows) <= 60 and share == 0):
@@ -87,9 +88,9 @@ def _traces(course: Course, height: ValueAxis, share: float, is_alone: bool) -> 
         return [plain]
     plain.update(opacity=GHOST, showlegend=False, line={**style, "width": 1})
     smooth = smoothed(at, values, share * max(float(np.ptp(at)), 1.0))
-    words = [f"{name}: {label(number(v))} (smoothed), step {steps(s)}" for v, s in zip(smooth, at, strict=True)]
+    words = [f"{label(number(v))} (smoothed), step {steps(s)}" for v, s in zip(smooth, at, strict=True)]
     return [plain, go.Scatter(x=course.x, y=height.of(smooth), name=name, mode="lines", line={**style, "width": 2},
-                              customdata=words, hovertemplate="%{customdata}<extra></extra>")]  # fmt: skip
+                              customdata=words, hovertemplate=HOVER)]  # fmt: skip
 
 
 def _panels(num: int) -> go.Figure:

@@ -39,7 +39,7 @@ ICON = "data:image/svg+xml;base64," + b64encode(
 # Elements that are about to be redrawn are not dimmed: a live page would pulse.
 TIGHTER = """<style>
 .stMainBlockContainer {padding: 4rem 2rem 2rem 2rem;}
-[data-testid="stCaptionContainer"] p {color: light-dark(#4A525B, #B4BCC6);}
+[data-testid="stCaptionContainer"] {opacity: 1 !important; color: light-dark(#57606A, #A7B0BA) !important;}
 [data-stale="true"] {opacity: 1 !important; transition: none !important;}
 .stHeading h2 {padding: 0; font-size: 1.75rem;}
 .stHeading h3 {padding: .25rem 0 0 0; font-size: 1.2rem;}

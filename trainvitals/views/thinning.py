@@ -9,6 +9,8 @@ from tsdownsample import MinMaxLTTBDownsampler
 from trainvitals.views.measured import Measured, key_texts
 
 MAX_POINTS = 1000  # per trace: about one a pixel of a card
+MAX_CHART_POINTS = 1250  # of all runs that a chart compares
+MIN_POINTS_EACH = 200
 MAX_COLUMNS = 300  # of a heatmap
 MIN_COLUMNS = 50
 MAX_CELLS = 30_000  # of a heatmap: about two pixels by two, however many layers there are
@@ -34,6 +36,15 @@ def thin(points: pd.DataFrame, max_points: int = MAX_POINTS, column: str = "valu
         )
         drawn = drawn.iloc[np.asarray(kept, dtype=np.int64)]
     return pd.concat([drawn, marks.iloc[spread(len(marks), max_points)]]).sort_values("step", kind="stable")
+
+
+def points_each(num_lines: int) -> int:
+    """Return how many points each of so many lines in one chart gets: a chart stays as large as one or two lines.
+
+    >>> points_each(1), points_each(5), points_each(10)
+    (1000, 250, 200)
+    """
+    return max(MIN_POINTS_EACH, min(MAX_POINTS, MAX_CHART_POINTS // max(num_lines, 1)))
 
 
 def spread(num_rows: int, max_rows: int) -> np.ndarray:
