@@ -23,8 +23,8 @@ class Side:
         num_waiting: copies of the model that may wait while it is busy. A point that is due while all are taken is
             dropped and counted.
         close_seconds: how long the end of a run waits for what is still being measured.
-        device: where it computes. None: where the model is on the CPU, there; where it is on a GPU, on another GPU
-            if there is one, else on the CPU.
+        device: where it measures what training has on a GPU. None: on another GPU if there is one, else on the CPU.
+            What training has on the CPU is measured there.
 
     Raises:
         ValueError: if a number is out of its range.

@@ -56,8 +56,9 @@ class Numerics:
         torch.set_default_dtype(self.default_dtype)
         torch.set_float32_matmul_precision(self.matmul_precision)
         torch.use_deterministic_algorithms(self.is_deterministic, warn_only=self.only_warns)
-        is_on_cpu = torch.device(self.default_device).type == "cpu"
-        torch.set_default_device("cpu" if is_on_cpu else device)
+        wanted = torch.device("cpu") if torch.device(self.default_device).type == "cpu" else device
+        if torch.get_default_device() != wanted:  # which costs every operation something, once it was set
+            torch.set_default_device(wanted)
 
 
 @dataclass(frozen=True)

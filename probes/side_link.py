@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.spawn import get_executable
 from typing import Any
 
 import torch
@@ -66,12 +67,18 @@ class SideLink:
         self._free = deque(range(1, len(self._slots)))
         self._has_said_goodbye = self._is_given_up = False
         self._connection, theirs = Pipe()
-        self._process = _started(side, self._slots, theirs, subject)
-        theirs.close()
-        descriptors = tuple(slot.descriptor for slot in self._slots)
         device = device_for(side, _device_of(subject))
-        say(self._connection, Start(os.getpid(), descriptors, side.num_threads, side.niceness, device))
-        say(self._connection, (_BEGINNING, self._slots[_BEGINNING].write(*beginning)))
+        try:
+            self._process = _started(side, self._slots, theirs, device)
+            descriptors = tuple(slot.descriptor for slot in self._slots)
+            say(self._connection, Start(os.getpid(), descriptors, side.num_threads, side.niceness, device))
+            say(self._connection, (_BEGINNING, self._slots[_BEGINNING].write(*beginning)))
+        except BaseException:  # a process that was told nothing ends with its connection
+            self._connection.close()
+            self._close_slots()
+            raise
+        finally:
+            theirs.close()
         self._thread = threading.Thread(target=self._listen, name="trainvitals side", daemon=True)
         self._thread.start()
 
@@ -119,9 +126,12 @@ class SideLink:
             self._thread.join(_GOODBYE_SECONDS)
             self._wait_for_end()
             self._connection.close()
-            for slot in self._slots:
-                slot.close()
+            self._close_slots()
         return self.num_waiting
+
+    def _close_slots(self) -> None:
+        for slot in self._slots:
+            slot.close()
 
     def _say_goodbye(self) -> None:
         try:
@@ -156,8 +166,8 @@ class SideLink:
             else:
                 self._free.append(message.slot)
         elif isinstance(message, Answer):
-            self._num_answered += 1
             self._hear(message)
+            self._num_answered += 1
         elif isinstance(message, Failure):
             self.failure = message.words
 
@@ -186,11 +196,13 @@ def _device_of(subject: Subject) -> torch.device:
     return next(p.device for p in subject.model.parameters() if p.requires_grad)
 
 
-def _started(side: Side, slots: Sequence[Slot], theirs: Connection, subject: Subject) -> subprocess.Popen[bytes]:
+def _started(side: Side, slots: Sequence[Slot], theirs: Connection, device: str) -> subprocess.Popen[bytes]:
+    if getattr(sys, "frozen", False):
+        raise RuntimeError("a program without a Python of its own")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(side.num_threads))
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device_for(side, _device_of(subject)) == "cpu" else {}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     folders = json.dumps([path for path in sys.path if isinstance(path, str)])
-    command = [sys.executable, "-P", "-c", _BOOTSTRAP, str(theirs.fileno()), folders]
+    command = [os.fsdecode(get_executable()), "-P", "-c", _BOOTSTRAP, str(theirs.fileno()), folders]
     return subprocess.Popen(
         command,
         env=os.environ | threads | hidden,

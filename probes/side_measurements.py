@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from collections import deque
@@ -62,6 +63,7 @@ class SideMeasurements:
         self._memories: dict[str, bytes] = {}
         self._unanswered: deque[tuple[int, int]] = deque()  # what was dropped by then, and what each snapshot is for
         self._close_seconds = side.close_seconds
+        self._pid = os.getpid()
         self._link = self._linked(side, subject) if self._names else None
 
     def send(self, due: list[str], step: int, *, paced: Iterable[str] = ()) -> Sent:
@@ -81,7 +83,7 @@ class SideMeasurements:
     def close(self, step: int, *, in_peace: bool) -> None:
         """Wait for what is being measured, and say what is lost."""
         link, self._link = self._link, None
-        if link is None:
+        if link is None or os.getpid() != self._pid:  # a forked child's copy leaves the process to its parent
             return
         lost = link.close(self._close_seconds if in_peace else min(self._close_seconds, _HURRIED_SECONDS))
         self._count_lost(step)
