@@ -108,8 +108,8 @@ class _Unpacker(pickle.Unpickler):
         index, is_parameter, requires_grad, attributes = pid
         if index not in self._made:
             tensor = self._tensors[index]
-            made = nn.Parameter(tensor, requires_grad) if is_parameter else tensor.requires_grad_(requires_grad)
-            made.__dict__.update(attributes or {})
+            made: Tensor = nn.Parameter(tensor, requires_grad) if is_parameter else tensor.requires_grad_(requires_grad)
+            vars(made).update(attributes or {})
             self._made[index] = made
         return self._made[index]
 

@@ -74,7 +74,8 @@ class Slot:
             self._places, self._views = places, [_view(self._memory, place) for place in places]
         with torch.no_grad():
             if tensors:
-                torch._foreach_copy_(self._views, [t.detach() for t in tensors])
+                sources = [t.detach() for t in tensors]
+                torch._foreach_copy_(self._views, sources)  # pyright: ignore[reportPrivateImportUsage]
             self._memory[start:stop] = torch.from_numpy(np.frombuffer(bytearray(pickled), np.uint8))
         return Message(len(self._memory), start, stop)
 
