@@ -10,7 +10,7 @@ Paper: Zhu, Liu, Radhakrishnan, Belkin, Cevher 2023, Benign Overfitting in Deep 
 
 Look at: `flipped_fit.flipped` at 1 beside `accuracy.heldout` near 1.
 
-Falsified by: test accuracy below 0.99 at d = 2,000 once all wrong labels are fitted.
+Falsified by: test accuracy below 0.99 at d = 2,000 once all labels are fitted.
 """
 
 import torch
@@ -25,7 +25,7 @@ ARMS = {"d-20": {"num_inputs": 20}, "d-200": {"num_inputs": 200}, "d-2000": {"nu
 
 def train(seed=0, *, num_inputs=2000, label_noise=0.15, learning_rate=0.02, weight_decay=0.0, width=256,
           num_steps=1000, store="runs/", name="benign-overfitting") -> tv.Run:  # fmt: skip
-    """Train on 100 points, full batch, until all wrong labels are fitted, or for `num_steps`."""
+    """Train on 100 points, full batch, until all labels are fitted, or for `num_steps`."""
     generator = torch.Generator().manual_seed(seed)
     signal = torch.full((num_inputs,), 10 / num_inputs**0.5)
     y_true, y_test = torch.arange(100) % 2, torch.arange(1000) % 2
@@ -44,14 +44,14 @@ def train(seed=0, *, num_inputs=2000, label_noise=0.15, learning_rate=0.02, weig
                           "loss.train": {}, "loss.heldout": {}}) as run:  # fmt: skip
         for step in range(num_steps):
             outputs = model(x)
-            if step % 5 == 0 and bool((outputs[wrong].argmax(1) == y[wrong]).all()):
+            if step % 5 == 0 and bool((outputs.argmax(1) == y).all()):
                 break
             take_step(optimizer, loss(outputs, y))
     return tv.open_run(run.path)
 
 
 def claim(runs: Runs) -> Claim:
-    """Clean test accuracy at the step at which all wrong labels are fitted."""
+    """Clean test accuracy at the step at which all labels are fitted, wrong ones too."""
     tests = {arm: last(run, "accuracy.heldout") for arm, run in runs.items()}
     fitted = {arm: last(run, "flipped_fit.flipped") for arm, run in runs.items()}
     return Claim(

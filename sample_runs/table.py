@@ -15,11 +15,11 @@ WANTED: dict[str, str | None] = {
     "A few samples with opposed gradients drive the loss at the edge": None,
     "Outliers of the Hessian spectrum follow the data, the bulk follows the size": None,
     "Sharpness-aware minimisation and label noise": None,
-    "A rising loss can mean progress": None,
+    "A rising loss can mean progress": "loss-misleads",
     "Clean labels first, wrong ones later; dropout delays it": "label-noise",
     "A network fits random labels": "random-labels",
-    "Scores of the first epochs find mislabelled samples": None,
-    "Overfitting leaks membership": None,
+    "Scores of the first epochs find mislabelled samples": "early-scores",
+    "Overfitting leaks membership": "membership",
     "One step widens the gap by lr · tr Cov(g)/n": None,
     "Two denoisers on disjoint halves agree with enough data": None,
     "OUI orders weight decays early": "oui-weight-decay",
@@ -35,7 +35,7 @@ WANTED: dict[str, str | None] = {
     "Stability gap after a switch of task": "stability-gap",
     "Grokking": "grokking",
     "Softmax collapse": "softmax-collapse",
-    "Grokking of noisy XOR clusters": None,
+    "Grokking of noisy XOR clusters": "xor-grokking",
     "Double descent": "double-descent",
     "Benign overfitting": "benign-overfitting",
     "Attention logits explode; qk-norm cures it": "attention-logits",
@@ -43,7 +43,7 @@ WANTED: dict[str, str | None] = {
     "Catastrophic overfitting of single-step adversarial training": None,
     "Loss barrier between independent networks": "loss-barrier",
     "Weight interpolation trades one domain against another": None,
-    "Repeated data is worse than fresh data at equal updates": None,
+    "Repeated data is worse than fresh data at equal updates": "data-repetition",
 }
 
 HEAD = """# Phenomena: what the sample runs show
