@@ -12,6 +12,7 @@ from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
 @pytest.mark.parametrize(("value", "kind", "text"), [
     (0.0, "share", "0 %"), (1.0, "share", "100 %"), (0.0214, "share", "2.1 %"), (1.06, "share", "106 %"),
     (-0.5, "points", "−50 percentage points"), (1628.3, "", "1,628"), (0.3, "", "0.3"), (-0.654, "", "−0.654"),
+    (10.67, "part", "all"), (1.0, "part", "all"), (0.5, "part", "50 %"),
 ])  # fmt: skip
 def test_a_figure_has_its_unit_and_three_digits(value, kind, text):
     assert figure(value, kind) == text

@@ -78,6 +78,6 @@ def _no_progress(run: RunFacts) -> list[Sign]:
              kind="loss",
              quantity="loss over that of guessing"),
         Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK,
-             "{value:share} of the progress of the train loss is lost again", release=0.2,
+             "{value:part} of the progress of the train loss is lost again", release=0.2,
              reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
     ]  # fmt: skip

@@ -59,7 +59,7 @@ class CatastrophicOverfitting(Condition):
                 _ABNORMAL,
                 ABOVE,
                 f"{_LIN}; {_BANK}",
-                "the loss of {value:share} of the samples falls under attack, where it should rise",
+                "under attack the loss of {value:share} of the samples falls in place of rising",
                 release=_ABNORMAL / 2,
                 patience=2,
                 reliability=0.7,

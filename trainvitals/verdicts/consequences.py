@@ -13,16 +13,17 @@ from trainvitals.schema import Verdict, VerdictState
 from trainvitals.verdicts.condition import Condition
 
 FOUND = (VerdictState.ALARM, VerdictState.WATCH)
-# Shares of the run: what begins so much before its cause was to be seen, or so much after it. Our choice.
-_BEFORE, _AFTER = 0.05, 0.25
+# Shares of the run: so much before its cause was to be seen a consequence may begin, and so much after it the link is
+# called probable. Our choice.
+_BEFORE, _SOON = 0.03, 0.25
 
 
 def linked(verdicts: Sequence[Verdict], by_id: Mapping[str, Condition], last_step: int) -> list[Verdict]:
     """Return the verdicts with `follows` and `relation` filled in where one probably follows from another.
 
-    A verdict follows from one that can bring it about and that began before it or with it, at most a quarter of the
-    run before. Onsets are told to within a few measurements, so one that began a little earlier than its only possible
-    cause follows from it too; where each of two can bring the other about, only the order in time counts.
+    A verdict follows from one that can bring it about, is still there, and began before it or with it. Onsets are told
+    to within a few measurements, so one that began a little earlier than its only possible cause follows from it too;
+    where each of two can bring the other about, only the order in time counts.
     """
     found = [v for v in verdicts if v.state in FOUND and v.since is not None and not v.is_informational]
     return [_linked(v, found, by_id, last_step) if v in found else v for v in verdicts]
@@ -33,7 +34,8 @@ def _linked(v: Verdict, found: Sequence[Verdict], by_id: Mapping[str, Condition]
     if not causes:
         return v
     cause = min(causes, key=lambda a: (by_id[a.condition].precedence, -(a.since or 0)))
-    return replace(v, follows=cause.condition, relation=_in_words((v.since or 0) - (cause.since or 0), cause.title))
+    words = _in_words((v.since or 0) - (cause.since or 0), cause.title, _SOON * last_step)
+    return replace(v, follows=cause.condition, relation=words)
 
 
 def _brought_about(a: Verdict, v: Verdict, by_id: Mapping[str, Condition], last_step: int) -> bool:
@@ -44,13 +46,13 @@ def _brought_about(a: Verdict, v: Verdict, by_id: Mapping[str, Condition], last_
     if later == 0 and second.id in first.follows:
         return (first.precedence, first.id) < (second.precedence, second.id)
     earliest = 0 if second.id in first.follows else -_BEFORE * last_step
-    return earliest <= later <= _AFTER * last_step
+    return earliest <= later
 
 
-def _in_words(later: int, cause: str) -> str:
+def _in_words(later: int, cause: str, soon: float) -> str:
     """Return how far apart they began.
 
-    >>> _in_words(5, "Step too large")
+    >>> _in_words(5, "Step too large", 100)
     'Began 5 steps after “Step too large”, and probably follows from it.'
     """
     if later == 0:
@@ -58,7 +60,7 @@ def _in_words(later: int, cause: str) -> str:
     apart = f"{abs(later):,} step{'s' * (abs(later) != 1)}"
     if later < 0:
         return f"Began {apart} before “{cause}”, and probably is its first sign."
-    return f"Began {apart} after “{cause}”, and probably follows from it."
+    return f"Began {apart} after “{cause}”, and {'probably follows' if later <= soon else 'may follow'} from it."
 
 
 def root(v: Verdict, by_id: Mapping[str, Verdict]) -> Verdict:

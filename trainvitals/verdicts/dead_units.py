@@ -26,7 +26,7 @@ class DeadUnits(Condition):
     says = "Units put out 0 on every sample: they pass no gradient, do not learn any more, and rarely come back."
     reads = ("units.dead", "rank.effective")
     source = _LU
-    follows = ("step_too_large", "attention_logit_growth", "loss_spikes")
+    follows = ("step_too_large", "attention_logit_growth")
     advice = (
         Advice("Lower the learning rate or warm it up: one large step is enough to kill a ReLU for good.", _LU),
         Advice("Use a non-linearity with a slope on both sides (leaky ReLU, GELU), or a normalisation layer before it.",
@@ -99,7 +99,7 @@ def _no_learning(run: RunFacts) -> list[Sign]:
     settled = np.arange(len(course.loss)) >= 5
     return [
         Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK,
-             "{value:share} of the progress of the train loss is lost again", release=0.2,
+             "{value:part} of the progress of the train loss is lost again", release=0.2,
              reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
         Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
              "the train loss is at {value:share} of that of guessing", release=0.8, reliability=0.5, kind="loss",

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 
 from trainvitals.schema import Evidence
 
-_PLACE = re.compile(r"\{value(?::(share|points))?\}")
+_PLACE = re.compile(r"\{value(?::(share|points|part))?\}")
 
 
 def figure(value: float, kind: str = "") -> str:
     """Return a number at three digits: plain, as a share in per cent, or as a difference of shares in points.
 
+    A "part" is a share of a whole: from 1 on it is "all".
+
     >>> figure(0.02891), figure(3759.6), figure(1.2e7), figure(0.994, "share"), figure(0.0804, "points")
     ('0.0289', '3,760', '1.2e+07', '99.4 %', '8 percentage points')
     """
+    if kind == "part" and value >= 1:
+        return "all"
     if kind:
-        return f"{_plain(100 * value, 2 if abs(value) < 0.1 else 3)} {'%' if kind == 'share' else 'percentage points'}"
+        return f"{_plain(100 * value, 2 if abs(value) < 0.1 else 3)} {'percentage points' if kind == 'points' else '%'}"
     return _plain(value, 3)
 
 
@@ -27,7 +31,7 @@ def _plain(value: float, digits: int) -> str:
 
 
 def kind_of(words: str) -> str:
-    """Return how the figure in the words is given: "", "share" or "points"."""
+    """Return how the figure in the words is given: "", "share", "points" or "part"."""
     found = _PLACE.search(words)
     return (found.group(1) or "") if found else ""
 

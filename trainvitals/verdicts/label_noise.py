@@ -141,7 +141,7 @@ def _odd_order(train: Series, heldout: Series) -> Sign:
         _ORDER,
         ABOVE,
         f"{_ARPIT}; {_BANK}",
-        "the held-out accuracy was {value:points} above the train accuracy, as it is where train labels are wrong",
+        "the held-out accuracy was {value:points} above the train accuracy, a mark of wrong train labels",
         reliability=0.5,
         quantity="largest lead of the held-out accuracy so far",
         once=True,

@@ -51,10 +51,10 @@ class LossSpikes(Condition):
         found = weigh([one, more], watch=1, alarm=2, leading=[one])
         if not found.holding:
             return found.judgement(f"No spike stands out from the noise of {loss.name}", "The loss has no spikes")
-        recent = [s for s in spikes if s.step > _FORGOTTEN * loss.step[-1]]
-        highest = max(recent, key=lambda s: s.height)
-        judgement = found.judgement(_told(loss.name, recent, highest), "")
-        return replace(judgement, since=_first(spikes, count), advice=(_look(recent), *self.advice[1:]))
+        since = _first(spikes, count)
+        told = [s for s in spikes if s.step >= since]
+        judgement = found.judgement(_told(loss.name, told), "")
+        return replace(judgement, since=since, advice=(_look(told), *self.advice[1:]))
 
 
 def _look(recent: list[Spike]) -> Advice:
@@ -65,8 +65,9 @@ def _look(recent: list[Spike]) -> Advice:
                   "spikes come from the data.", _CHOWDHERY)  # fmt: skip
 
 
-def _told(name: str, recent: list[Spike], highest: Spike) -> str:
+def _told(name: str, recent: list[Spike]) -> str:
     """Return in words when it spiked, and how high."""
+    highest = max(recent, key=lambda s: s.height)
     high = f"to {figure(highest.height)} times its level before"
     if len(recent) == 1:
         return f"{name} leapt up once, at step {highest.step:,}, {high}, and was on its way down by step " \

@@ -33,7 +33,7 @@ class NonFinite(Condition):
     says = "A number has overflowed or was never defined; from there on it spreads through everything it touches."
     reads = (*_SCALARS, *_VECTORS, "first_bad")
     source = _IEEE
-    follows = ("step_too_large", "attention_logit_growth", "loss_spikes")
+    follows = ("step_too_large", "attention_logit_growth")
     precedence = 0
     advice = (
         Advice("Go back to the last checkpoint before it and lower the learning rate, or warm it up.",

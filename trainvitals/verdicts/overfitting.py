@@ -80,6 +80,13 @@ class Overfitting(Condition):
 
 def _go_back(course: HeldoutCourse) -> Advice:
     """Return the first advice with the step and the value to go back to."""
+    if course.turn_step == course.loss.step[0]:
+        return Advice(
+            "The held-out loss was lowest at the start: nothing that was learned carries over to held-out data. "
+            "Check that "
+            "both are of one kind; train on only if generalisation is known to come late on this task.",
+            _PRECHELT,
+        )
     then = float(course.loss.at(np.array([course.turn_step]))[0])
     low = "at its lowest" if then <= course.loss.value.min() else "near its lowest"
     return Advice(

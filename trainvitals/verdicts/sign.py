@@ -33,8 +33,9 @@ class Sign:
         threshold: the level, a number or one per point (n,).
         comparison: ABOVE or BELOW, the side that speaks for the condition.
         source: where the level comes from: a paper, or how it was measured.
-        words: what it means when it holds, as a clause with its figure as `{value}`, as `{value:share}` in per cent, or
-            as `{value:points}` in percentage points: "the sharpness is {value} times its threshold".
+        words: what it means when it holds, as a clause with its figure as `{value}`, as `{value:share}` in per cent,
+            as `{value:part}` with "all" from 1 on,
+            or as `{value:points}` in percentage points: "the sharpness is {value} times its threshold".
         release: the level short of which it is let go; the threshold itself if left out.
         patience: how many points in a row it takes, to enter and to leave.
         reliability: in (0, 1], how sure this sign alone makes one.
@@ -133,7 +134,8 @@ class Sign:
         free = figures.figure(float(np.broadcast_to(release, len(self.series))[-1]), kind)
         now = figures.figure(self.series.last, kind)
         side = "above" if self.comparison == BELOW else "below"
-        return f"{told}; by step {last:,} it is {now}, and it is let go only {side} {free}"
+        often = f"after {self.patience} measurements " if self.patience > 1 else ""
+        return f"{told}; by step {last:,} it is {now}, and it is let go only {often}{side} {free}"
 
     def _beyond(self, level: float | Floats) -> NDArray[np.bool_]:
         value = self.series.value

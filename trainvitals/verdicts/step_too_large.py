@@ -91,7 +91,7 @@ def _loss_signs(course: LossCourse) -> list[Sign]:
     settled = np.arange(len(loss)) >= 5  # a start above chance takes a few measurements to come down
     return [
         Sign(loss.with_values(course.lost), 0.5, ABOVE, _BANK,
-             "{value:share} of the progress of the train loss is lost again",
+             "{value:part} of the progress of the train loss is lost again",
              release=0.25, reliability=0.6, kind="loss",
              quantity="share of the progress that was lost"),
         Sign(loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,

@@ -53,7 +53,7 @@ class Underfitting(Condition):
         "learning_rate",
     )
     source = _GOODFELLOW
-    follows = ("step_too_large", "dead_units", "representation_collapse")
+    follows = ("step_too_large",)
     advice = (
         Advice("Lower the weight decay or the dropout.", _OUI),
         Advice("Widen or deepen the network; for a linear model, give it a hidden layer.", _GOODFELLOW),
@@ -100,7 +100,7 @@ def _healthy(stuck: Sign) -> str:
 
 def _unrest(course: LossCourse) -> Iterator[Sign]:
     """Yield what says that the steps, not the network, hold the loss: it had been lower, or it bounces."""
-    yield Sign(course.loss.with_values(course.lost), 0.2, ABOVE, _BANK, "{value:share} of the progress was lost again",
+    yield Sign(course.loss.with_values(course.lost), 0.2, ABOVE, _BANK, "{value:part} of the progress was lost again",
                release=0.1)
     yield Sign(course.loss.with_values(course.bounces), 0.2, ABOVE, _BANK,
                "the rises of the last 8 measurements add up to {value} times the loss of guessing", release=0.1)

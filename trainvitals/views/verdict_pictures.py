@@ -46,9 +46,7 @@ def picture(view: RunView, verdict: Verdict) -> Picture | None:
     """Return the chart of the first evidence that can be drawn, with the onset; None if there is none."""
     drawable = [e for e in verdict.evidence if e.metric in view.latest and not view.points(e.metric).empty
                 and view.descriptions[e.metric].chart not in (Chart.WATERFALL, Chart.LANDSCAPE)]  # fmt: skip
-    few = (e for e in drawable if e.key or len(view.measured(e.metric).keys()) <= charts.MAX_LINES)
-    found = next(few, drawable[0] if drawable else None)
-    return None if found is None else evidence_picture(view, verdict, found)
+    return evidence_picture(view, verdict, drawable[0]) if drawable else None
 
 
 def evidence_picture(view: RunView, verdict: Verdict, evidence: Evidence) -> Picture:
@@ -151,6 +149,7 @@ def _compact(figure: go.Figure) -> go.Figure:
                                      "font": {"size": 11, "color": palette.ONSET}}, selector=_is_onset)  # fmt: skip
     figure.update_shapes(line={"color": palette.ONSET, "width": 1.5, "dash": "dot"})
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.12, "x": 0, "font": {"size": 11}, "itemwidth": 30}
+    figure.for_each_trace(lambda line: line.update(error_y={"visible": False}), selector={"type": "scatter"})
     figure.update_layout(yaxis={"title": {"text": words}})
     return figure.update_layout(height=HEIGHT, legend=legend, margin={"t": 44 if figure.layout.showlegend else 22})
 
