@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from cases import CASES
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from trainvitals.diagnostics.registry import registered, select
 from trainvitals.probes.measure import take_readings
@@ -93,6 +94,57 @@ def test_every_metric_is_that_of_the_trainer_bit_for_bit(case):
     bench = Bench(arrived(beginning_of(subject, there)))
     expected = take_readings(subject, here, step=3)
     assert_same_readings(bench.measure(arrived(job_of(subject, there, 3, 0.0)), CPU).readings, expected)
+
+
+class Odd(nn.Module):
+    """Parts that are hard to send: generators, a checkpointed segment, a recurrent layer, parametrised weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(4, 6))
+        self.lstm = nn.LSTM(6, 6, batch_first=True)
+        self.body = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.3), nn.ReLU())
+        self.head = nn.Linear(6, 3)
+        self.noise = torch.Generator().manual_seed(1), np.random.default_rng(0)
+
+    def forward(self, x):
+        hidden = self.lstm(torch.tanh(self.first(x)).unsqueeze(1))[0][:, -1]
+        return self.head(checkpoint(self.body, hidden, use_reentrant=False))
+
+
+class Weighted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, out, y):
+        return F.cross_entropy(out, y, weight=self.weight)
+
+
+def of_dict(model, batch):
+    outputs = model(batch["x"])
+    return outputs, F.cross_entropy(outputs, batch["labels"], reduction="none")
+
+
+@pytest.mark.parametrize(
+    "kind", ["train mode", "bf16", "forward", "loss module", pytest.param("compiled", marks=pytest.mark.slow)]
+)
+def test_models_that_are_hard_to_send_give_the_numbers_of_the_trainer_bit_for_bit(kind):
+    model, x, y = classifier()
+    model = model.bfloat16() if kind == "bf16" else Odd()
+    if kind == "compiled":
+        model.body = torch.compile(model.body, backend="eager")
+    subject = make_subject(
+        model, loss={"forward": None, "loss module": Weighted()}.get(kind, F.cross_entropy),
+        forward=of_dict if kind == "forward" else None, train={"x": x, "labels": y} if kind == "forward" else (x, y),
+        mode="train" if kind == "train mode" else "eval", call="a test",
+    )  # fmt: skip
+    subject.products = products_of(subject, "double backward", None, patience=0)
+    here, there = (select(["hessian.top", "grad.norm", "oui", "grad.cosine", "weights.spectral"]) for _ in range(2))
+    expected = take_readings(subject, here, step=5)
+    bench = Bench(arrived(beginning_of(subject, there)))
+    assert_same_readings(bench.measure(arrived(job_of(subject, there, 5, 0.0)), CPU).readings, expected)
+    assert expected["hessian.top"].value is not None
 
 
 def test_a_diagnostic_that_fails_there_is_told_and_the_others_go_on(monkeypatch):
