@@ -104,6 +104,11 @@ class TrajectoryRecorder:
         self._before: list[tuple[str, Tensor, Tensor]] | None = None  # name, parameter, its copy before the step
         self._steps: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}  # step -> gradient, update
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether a step is being recorded, or one is kept that may have to be forgotten."""
+        return self._before is not None or bool(self._steps)
+
     def before_step(self, optimizer: Optimizer, step: int) -> None:
         """Copy the weights of `optimizer` if the update that makes `step` will be read."""
         self._before = None

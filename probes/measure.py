@@ -21,6 +21,7 @@ from trainvitals.diagnostics.linalg.batch_operator import NotSymmetric
 from trainvitals.diagnostics.linalg.products import FINITE_DIFFERENCES
 from trainvitals.diagnostics.registry import select
 from trainvitals.probes.bystander import bystander
+from trainvitals.probes.meter import Meter
 from trainvitals.probes.product_choice import products_of, widened
 from trainvitals.probes.snapshot import ModelSnapshot, Progress
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
@@ -102,17 +103,19 @@ def take_readings(
     trajectory: Callable[[], Any] | None = None,
     on_error: OnError | None = None,
     progress: Progress | None = None,
+    meter: Meter | None = None,
 ) -> dict[str, Reading]:
     """Measure everything that is due at a step, in one stay at the model.
 
     A diagnostic that is undefined here gives readings with the reason. One that fails gives readings that
-    say so, and `on_error` hears of it; the others go on.
+    say so, and `on_error` hears of it; the others go on. `meter` is told whose time it was.
     """
     readings: dict[str, Reading] = {}
+    meter = meter or Meter()
 
     def snapshot_of(subject: Subject) -> ModelSnapshot:
         due = {d.name: d for d in diagnostics}
-        return ModelSnapshot(subject, due, step=step, trajectory=trajectory, progress=progress)
+        return ModelSnapshot(subject, due, step=step, trajectory=trajectory, progress=progress, meter=meter)
 
     lends = any(_needs_a_pass(type(d)) for d in diagnostics)
     with lent(subject) if lends else _looked_at(subject), ExitStack() as released:
@@ -120,12 +123,13 @@ def take_readings(
         released.callback(snapshot.release)
         twin: ModelSnapshot | None = None  # with twice the step of finite differences: what that changes is an error
         for diagnostic in diagnostics:
-            found = _measured(diagnostic, snapshot, subject, on_error, dtype)
-            if diagnostic.needs & Needs.HVP and subject.products.way == FINITE_DIFFERENCES:
-                if twin is None:
-                    twin = snapshot_of(replace(subject, products=subject.products.with_step(2.0)))
-                    released.callback(twin.release)
-                found = widened(found, _measured(copy.deepcopy(diagnostic), twin, subject, None, dtype))
+            with meter.of(diagnostic.name):
+                found = _measured(diagnostic, snapshot, subject, on_error, dtype)
+                if diagnostic.needs & Needs.HVP and subject.products.way == FINITE_DIFFERENCES:
+                    if twin is None:
+                        twin = snapshot_of(replace(subject, products=subject.products.with_step(2.0)))
+                        released.callback(twin.release)
+                    found = widened(found, _measured(copy.deepcopy(diagnostic), twin, subject, None, dtype))
             readings.update(found)
     return readings
 

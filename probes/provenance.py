@@ -22,6 +22,20 @@ COST_DESCRIPTIONS = {
         name="probe.share", title="Share of wall time spent measuring", question="Is anything wrong?", unit="1",
         summary="Seconds spent measuring since the run began over all seconds since then.",
     ),
+    "probe.share_of_last_minute": Description(
+        name="probe.share_of_last_minute", title="Share of the last minute spent measuring",
+        question="Is anything wrong?", unit="1", summary="Seconds of the last minute that were spent measuring.",
+    ),
+    "probe.interval": Description(
+        name="probe.interval", title="Steps between measurements", question="Is anything wrong?", unit="steps",
+        summary="How many training steps apart the budget lets each metric be measured.", chart="lines", scale="log",
+        keys="metric",
+    ),
+    "probe.price": Description(
+        name="probe.price", title="Price of one measurement", question="Is anything wrong?", unit="s",
+        summary="Seconds that measuring each metric takes, beside what it shares with others.", chart="lines",
+        scale="log", keys="metric",
+    ),
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ from trainvitals.probes.captured_layers import CapturedLayers, TrainCapture, hel
 from trainvitals.probes.gradient_folds import FoldPlan, fold_together
 from trainvitals.probes.gradients import gradients_of, per_sample_gradients
 from trainvitals.probes.input_losses import input_losses
+from trainvitals.probes.meter import Meter
 from trainvitals.probes.norm_layers import norm_parameters
 from trainvitals.probes.optimizer_view import optimizer_view
 from trainvitals.probes.probe_batch import ProbeBatch
@@ -47,6 +48,7 @@ from trainvitals.probes.unit_utilities import unit_utilities
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]  # (metric, done, total)
+TRAIN_PASS = "train pass"  # the part of the meter that is the plain pass over the train probe
 
 
 class ModelSnapshot(CapturedLayers):
@@ -58,6 +60,7 @@ class ModelSnapshot(CapturedLayers):
         step: optimiser steps taken.
         trajectory: gives the last two steps' gradients and updates; raises `Missing` without them.
         progress: hears (name, done, total) of long measurements.
+        meter: told whose time it was.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class ModelSnapshot(CapturedLayers):
         step: int = 0,
         trajectory: Callable[[], Trajectory] | None = None,
         progress: Progress | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.step = step
         self.mode = subject.mode
@@ -75,6 +79,7 @@ class ModelSnapshot(CapturedLayers):
         self._due = due
         self._trajectory = trajectory
         self._progress = progress
+        self._meter = meter or Meter()
         self._memory: dict[Callable[..., Any], Any] = {}
         self._train_chunks: list[tuple[Tensor, Tensor]] | None = None  # loss and outputs of each chunk
         self._gradient: Mapping[str, Tensor] = {}
@@ -163,6 +168,10 @@ class ModelSnapshot(CapturedLayers):
 
     @cached_property
     def gradient_sums(self) -> GradientSums:
+        with self._meter.part("gradients per sample"):
+            return self._gradient_sums()
+
+    def _gradient_sums(self) -> GradientSums:
         batch, parameters = self._subject.train, self.parameters
         self._check_real()
         labels, num_classes = self._labels()
@@ -217,6 +226,11 @@ class ModelSnapshot(CapturedLayers):
         """
         if self._no_hessian is not None:
             raise Missing(self._no_hessian)
+        maker = next((name for name, diagnostic in self._due.items() if diagnostic.needs & Needs.HVP), None)
+        with self._meter.part("double-backward graph", maker):  # whoever ran the train pass that it stands for
+            return self._graph()
+
+    def _graph(self) -> HessianOperator:
         try:
             self._check_real()
             if self._subject.crew is not None:  # this rank's graph is of a part of the probe: nothing to capture
@@ -284,9 +298,11 @@ class ModelSnapshot(CapturedLayers):
         """Return `function(self)`, computed at most once; a `Missing` that it raised is raised again."""
         if function not in self._memory:
             try:
-                self._memory[function] = function(self)
+                with self._meter.part(function):
+                    self._memory[function] = function(self)
             except Missing as reason:
                 self._memory[function] = reason
+        self._meter.used(function)
         found = self._memory[function]
         if isinstance(found, Missing):
             raise found
@@ -351,7 +367,8 @@ class ModelSnapshot(CapturedLayers):
         if self._train_chunks is not None:
             return
         try:
-            self._run_plain_pass()
+            with self._meter.part(TRAIN_PASS):
+                self._run_plain_pass()
         except BaseException:
             self._train_chunks = None  # half a pass is none
             raise
@@ -419,7 +436,8 @@ class ModelSnapshot(CapturedLayers):
         found = []
         for chunk, size in zip(batch.chunks, batch.sizes, strict=True):
             self._subject.num_passes["forward"] += 1
-            with torch.no_grad(), capture.capturing(size) if capture is not None else nullcontext():
+            watching = capture.capturing(size) if capture is not None else nullcontext()
+            with self._meter.part(f"pass over {batch.hash}"), torch.no_grad(), watching:
                 loss, outputs = self._subject.loss_and_outputs(self.parameters, chunk)
             found.append((loss, main_tensor(outputs)))
         return found

@@ -22,9 +22,14 @@ from trainvitals.diagnostics.base import Diagnostic, Needs, Trajectory
 from trainvitals.diagnostics.registry import select
 from trainvitals.integrations.forwarder import Forwarder
 from trainvitals.integrations.sink import Sink
-from trainvitals.probes.budget import Budget, parse_share
+from trainvitals.probes.agenda import Agenda
+from trainvitals.probes.asking import asked_of
+from trainvitals.probes.budget import Asked, Budget, parse_share
 from trainvitals.probes.gradients import TrajectoryRecorder
+from trainvitals.probes.ledger import Ledger
 from trainvitals.probes.measure import metric_names, take_readings
+from trainvitals.probes.meter import Meter
+from trainvitals.probes.newness import Newness
 from trainvitals.probes.notices import foreign_optimizer
 from trainvitals.probes.optimizer_view import names_of_parameters
 from trainvitals.probes.outside_graphs import outside_graphs
@@ -36,6 +41,7 @@ from trainvitals.probes.second_watch import second_watch
 from trainvitals.probes.side import INLINE, Side, side_of
 from trainvitals.probes.side_measurements import DESCRIPTIONS as SIDE_DESCRIPTIONS
 from trainvitals.probes.side_measurements import Sent, SideMeasurements
+from trainvitals.probes.snapshot import TRAIN_PASS
 from trainvitals.probes.subject import PROBE_SAMPLES, Forward, Subject, make_subject
 from trainvitals.probes.team import Team, team_of
 from trainvitals.schema import Event, Reading, Record, Status, Verdict
@@ -163,6 +169,7 @@ def watch(
     schedules = schedules_for(diagnostics, every)
     paced = _paced(diagnostics, probes, every, budget)
     share = _share(budget) if paced else None
+    asked = asked_of(diagnostics, schedules, paced, is_free=every is None)
     team = team_of(model, ranks, mode)
     if team is not None:
         model, train, heldout = team.prepared(
@@ -182,6 +189,7 @@ def watch(
     descriptions |= SIDE_DESCRIPTIONS if side is not None else {}
     meta = run_meta(subject, schedules, share, config) | {"where": "inline" if side is None else "side"}
     if team is not None:
+        asked = team.payable(asked, diagnostics)
         team.engage(subject, diagnostics, schedules, is_paced=bool(paced))
         meta |= team.words()
         if not team.is_leader:
@@ -191,8 +199,8 @@ def watch(
     if kept:
         writer.append(Record(begun.step, time.time(), kept))
     lookout = lookout_on(writer.path, run_name, alerts, keep=on_verdict is not None) if on_verdict or alerts else None
-    run = Watch(subject, diagnostics, schedules, share, paced, begun, lookout, on_verdict, sinks, side, team)
-    odd = [*subject.notices, foreign, second_watch(run, subject.model, optimizer)]
+    run = Watch(subject, diagnostics, schedules, share, asked, begun, lookout, on_verdict, sinks, side, team)
+    odd = [*subject.notices, foreign, second_watch(run, subject.model if team is None else team.trained, optimizer)]
     run.say([message for message in odd if message is not None])
     return run
 
@@ -225,7 +233,7 @@ class Watch:
         diagnostics: list[Diagnostic],
         schedules: Mapping[str, Schedule],
         share: float | None,
-        paced: frozenset[str],
+        asked: Mapping[str, Asked],
         begun: Begun,
         lookout: Lookout | None = None,
         on_verdict: Callable[[Verdict], object] | None = None,
@@ -241,11 +249,14 @@ class Watch:
         ours = COST_DESCRIPTIONS | SIDE_DESCRIPTIONS
         self._metric_names = frozenset(ours).union(*(d.descriptions() for d in diagnostics))
         self._writer = begun.writer
-        self._started = time.perf_counter()
-        self._seconds_measuring = 0.0
-        bundles = {d.name: d.cost() for d in diagnostics if d.name in paced}
-        self._paced = paced
-        self._budget = None if share is None else Budget(share, bundles, self._started)
+        started = time.perf_counter()
+        self._ledger = Ledger(1.0, started)  # of everything, paced or not
+        self._seconds_aside = 0.0  # in hooks, beside what was measured, and not yet written down
+        self._paced = frozenset(asked)
+        self._families = {d.name: d.cost() for d in diagnostics}
+        self._budget = None if share is None else Budget(share, asked, started)
+        self._newness = Newness()
+        self._told: dict[str, int] = {}  # intervals, as last recorded
         self._momentary = frozenset(d.name for d in diagnostics if d.needs & Needs.TRAJECTORY)
         self._team = team
         if team is not None and not team.is_leader:  # it takes orders, at whatever price
@@ -258,9 +269,9 @@ class Watch:
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()
+        self._agenda = Agenda(schedules, self._budget, self._paced, self._momentary, self.step)
         trained = subject.model if team is None else team.trained
-        self._recorder = TrajectoryRecorder(lambda: names_of_parameters(trained), self._is_trajectory_wanted)
-        self._trajectory_wanted: dict[int, bool] = {}  # by step, decided once, for steps not yet measured
+        self._recorder = TrajectoryRecorder(lambda: names_of_parameters(trained), self._agenda.wants_trajectory)
         self._seconds_recording = 0.0  # since a trajectory was last measured
         self._keeping = threading.Lock()
         self._side = side and SideMeasurements(side, subject, self._diagnostics, self._keep, self._warn)
@@ -370,17 +381,22 @@ class Watch:
 
     @outside_graphs
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._guarded("recorder", lambda: self._record(self._recorder.before_step, optimizer, self.step + 1))
+        if self._agenda.wants_trajectory(self.step + 1) or self._agenda.wants_trajectory(self.step + 2):
+            self._guarded("recorder", lambda: self._record(self._recorder.before_step, optimizer, self.step + 1))
 
     @outside_graphs
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if os.getpid() != self._pid:  # a forked child trains a copy of its own
             return
+        started = time.perf_counter()
         self.step += 1
         self._writer.progress(self.step)
-        if self._momentary:
+        if self._recorder.is_recording:
             self._guarded("recorder", lambda: self._record(self._recorder.after_step, optimizer, self.step))
-        self._guarded("probes", self._measure_due)
+        if self._team is None and self._side is None and self._agenda.is_quiet(self.step):
+            self._seconds_aside += time.perf_counter() - started
+        else:
+            self._guarded("probes", self._measure_due)
         self._pass_on_verdicts()
 
     def _pass_on_verdicts(self) -> None:
@@ -400,27 +416,12 @@ class Watch:
         hook(optimizer, step)
         self._seconds_recording += time.perf_counter() - started
 
-    def _is_trajectory_wanted(self, step: int) -> bool:
-        """Tell whether the trajectory will be read after a step: it is due there, and could be paid now.
-
-        Asked first one step ahead, when copies have to begin, and then kept to.
-        """
-        if step not in self._trajectory_wanted:
-            due = [name for name in self._momentary if self._schedules[name].due(step)]
-            paced = self._paced & set(due)
-            self._trajectory_wanted[step] = bool(due) and (
-                self._budget is None or len(paced) < len(due) or self._budget.can_pay(paced, time.perf_counter())
-            )
-        return self._trajectory_wanted[step]
-
     def _measure_due(self) -> None:
         started = time.perf_counter()
-        names = [name for name, schedule in self._schedules.items() if schedule.due(self.step)]
-        if self._momentary and self.step and not self._trajectory_wanted.pop(self.step, False):
-            names = [name for name in names if name not in self._momentary]
-        if self._budget is not None:
-            paced = self._budget.chosen([n for n in names if n in self._paced], started, momentary=self._momentary)
-            names = [n for n in names if n not in self._paced] + paced
+        self._charge_hooks(started)
+        names = self._agenda.due(self.step, started)
+        if self._budget is not None and self._budget.warning is not None:
+            self._warn("budget", self._budget.warning)
         if self._team is None:
             self._measure(names, started, lambda: self._recorder.at(self.step))
             return
@@ -437,34 +438,70 @@ class Watch:
         names = sent.here
         if not names and not sent.there:
             return
+        meter = Meter(time.perf_counter)
         readings = take_readings(
             self._subject, [self._diagnostics[name] for name in names], step=self.step,
-            trajectory=trajectory, on_error=self._probe_failed,
+            trajectory=trajectory, on_error=self._probe_failed, meter=meter,
         ) if names else {}  # fmt: skip
-        seconds = time.perf_counter() - started
-        prices = self._prices(names, readings, seconds - sent.seconds)
-        prices |= dict.fromkeys(sent.there, sent.seconds / max(len(sent.there), 1))
+        own, shared = meter.split({name: self._families[name] for name in names})
+        own |= dict.fromkeys(sent.there, sent.seconds / max(len(sent.there), 1))
         for name in (measured := self._momentary & set(names)):
-            prices[name] += self._seconds_recording / len(measured)
+            own[name] += self._seconds_recording / len(measured)
+        seconds = time.perf_counter() - started
         if measured:
             seconds, self._seconds_recording = seconds + self._seconds_recording, 0.0
-        if self._budget is not None:
-            self._budget.pay({name: price for name, price in prices.items() if name in self._paced})
+        self._pay(own, shared, seconds, meter.seconds(TRAIN_PASS))
+        self._learn(names, readings)
         self._write(readings, seconds)
+        self._seconds_aside += time.perf_counter() - started - seconds
 
-    def _prices(self, names: list[str], readings: Mapping[str, Reading], seconds: float) -> dict[str, float]:
-        """Return what each diagnostic cost; what no one of them caused is shared in proportion."""
-        own = {
-            name: 1e-6 + sum(readings[part].seconds for part in metric_names(type(self._diagnostics[name])))
-            for name in names
-        }
-        return {name: cost * seconds / sum(own.values()) for name, cost in own.items()}
+    def _pay(self, own: dict[str, float], shared: dict[str, float], seconds: float, passed: float) -> None:
+        """Charge a measurement: what no one of them caused is their families' in equal parts."""
+        now = time.perf_counter()
+        self._ledger.charge(seconds, now)
+        if self._budget is None:
+            return
+        rest = max(0.0, seconds - sum(own.values()) - sum(shared.values()))
+        shared = {family: cost + rest / len(shared) for family, cost in shared.items()}
+        paced = {name: cost for name, cost in own.items() if name in self._paced}
+        families = {self._families[name] for name in paced}
+        self._budget.pay(paced, {f: cost for f, cost in shared.items() if f in families}, now, passed=passed)
+
+    def _learn(self, names: Iterable[str], readings: Mapping[str, Reading]) -> None:
+        if self._budget is None:
+            return
+        for name in self._paced & set(names):
+            parts = [readings[part] for part in metric_names(type(self._diagnostics[name]))]
+            found = self._newness.seen(name, parts, time.perf_counter())
+            if found is not None:
+                self._budget.learn(name, *found)
+
+    def _charge_hooks(self, now: float) -> None:
+        """Write down what hooks have taken since the last time."""
+        self._ledger.charge(self._seconds_aside, now)
+        if self._budget is not None:
+            self._budget.ledger.charge(self._seconds_aside, now)
+        self._seconds_aside = 0.0
 
     def _write(self, readings: Mapping[str, Reading], seconds: float) -> None:
-        self._seconds_measuring += seconds
-        share = self._seconds_measuring / max(time.perf_counter() - self._started, 1e-9)
-        cost = {"probe.seconds": seconds, "probe.share": share}
-        self._append(Record(self.step, time.time(), readings, cost))
+        now = time.perf_counter()
+        cost = {
+            "probe.seconds": seconds,
+            "probe.share": self._ledger.share_so_far(now),
+            "probe.share_of_last_minute": self._ledger.share_of_last_minute(now),
+        }
+        self._append(Record(self.step, time.time(), {**readings, **self._plan()}, cost))
+
+    def _plan(self) -> dict[str, Reading]:
+        """Return the intervals that the budget has chosen and the prices they rest on, if they are new."""
+        if self._budget is None or self._budget.intervals == self._told:
+            return {}
+        self._told = dict(self._budget.intervals)
+        names = tuple(self._told)
+        return {
+            "probe.interval": Reading(value=[float(steps) for steps in self._told.values()], keys=names),
+            "probe.price": Reading(value=[self._budget.price(name) for name in names], keys=names),
+        }
 
     def _append(self, record: Record) -> None:
         self._keep(record)

@@ -25,7 +25,7 @@ ALLOWED = {
     "trainvitals.probes": {"torch", "numpy", "trainvitals.diagnostics", "trainvitals.schema", "trainvitals.alerts",
                            "trainvitals.integrations.forwarder", "trainvitals.integrations.sink",
                            "trainvitals.store.writer", "trainvitals.store.errors", "trainvitals.store.resuming",
-                           "trainvitals.store.tagging", "trainvitals.redaction",
+                           "trainvitals.store.tagging", "trainvitals.redaction", "trainvitals.verdicts.condition",
                            "trainvitals.notebook", "trainvitals.run"},
     "trainvitals.store": {"numpy", "psutil", "psycopg", "trainvitals.schema", "trainvitals.redaction"},
     "trainvitals.checkpoints": {"torch", "numpy", "rich", "safetensors", "psutil", "trainvitals.diagnostics",
