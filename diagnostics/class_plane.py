@@ -72,8 +72,8 @@ class ClassPlane(Diagnostic):
     """The centred class means on their own principal plane, with the samples' features on it.
 
     Value (C, 2), exact on the probe: ⟨μ_c − μ_G, v_k⟩ for the first two principal axes v_k of the class means. Details,
-    as NumPy arrays that a run keeps: `x`, `y` and `labels` (n,), the features h_i − μ_G on the plane, of at most 300 samples
-    spread evenly over the probe; `shares` (2,), which part of the means' spread each axis holds; `rows_x` and
+    as NumPy arrays that a run keeps: `x`, `y` and `labels` (n,), the features h_i − μ_G on the plane, of at most 300
+    samples spread evenly over the probe; `shares` (2,), which part of the means' spread each axis holds; `rows_x` and
     `rows_y` (C,), the classifier's centred rows on the plane at the Frobenius norm of the means, where there is such a
     classifier. The axes are those of this step: two steps have different planes. No options.
 

@@ -50,7 +50,7 @@ def test_a_drag_over_one_chart_chooses_the_steps_of_all_and_a_link_restores_them
     wait_for(lambda: all(now[1] - now[0] < 0.6 * (old[1] - old[0])
                          for now, old in zip(ranges(page), before, strict=False)), PATIENCE)  # fmt: skip
     opened(page, page.url)
-    wait_for(lambda: 0 < len(ranges(page)) and all(a > 50 and b < 350 for a, b in ranges(page)), PATIENCE)
+    wait_for(lambda: ranges(page) != [] and all(a > 50 and b < 350 for a, b in ranges(page)), PATIENCE)
     page.get_by_role("button", name="Show all steps").click()
     wait_for(lambda: ranges(page) == before, PATIENCE)
     assert_no_errors(page)
@@ -79,7 +79,8 @@ def test_dragged_steps_stay_while_the_run_goes_on(page, live):
 
 def test_a_link_restores_smoothing_scale_and_the_open_fold(page, finished):
     opened(page, f"{finished}/overfitting?smooth=10+%25&axis=log&charts=true")
-    wait_for(lambda: page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.yaxis.type") == "log", PATIENCE)
+    kind = "document.querySelector('.js-plotly-plot')._fullLayout.yaxis.type"
+    wait_for(lambda: page.evaluate(kind) == "log", PATIENCE)
     assert page.evaluate("document.querySelector('.js-plotly-plot')._fullData.filter(t => t.opacity < 0.5).length") >= 2
     assert page.get_by_text("Value axis").is_visible()
     assert_no_errors(page)

@@ -59,3 +59,21 @@ def test_the_largest_eigenvalues_are_ticks_at_their_place_for_their_step(spectra
 def test_without_recorded_eigenvalues_no_ticks_are_drawn(spectra):
     figure = as_dict(spectrum_charts.spectrum_now(described(), spectra, largest=points([7], [1.0])))
     assert not [t for t in figure["data"] if t["name"].startswith("largest")]
+
+
+def test_single_eigenvalues_and_the_threshold_stand_on_the_waterfall(spectra):
+    top = points([0, 50, 100], [40, 90, 140], key="1")
+    figure = as_dict(spectrum_charts.spectrum_over_steps(
+        described(chart=Chart.WATERFALL), spectra, outliers=[top], threshold=points([0, 50, 100], [100, 100, 1e9]),
+    ))  # fmt: skip
+    marks, line = trace(figure, "measured one by one"), trace(figure, "stability threshold")
+    cells = SpectrumCells(list(spectra["grid"]), spectrum_charts.SPECTRUM_ROWS)
+    assert marks["y"] == pytest.approx(cells.of(np.array([40.0, 90.0, 140.0])).tolist())
+    assert line["y"][:2] == pytest.approx(cells.of(np.array([100.0, 100.0])).tolist())
+    assert np.isnan(line["y"][2])  # far above all eigenvalues: it would press them together
+
+
+def test_a_threshold_far_above_everything_is_not_drawn(spectra):
+    figure = as_dict(spectrum_charts.spectrum_over_steps(
+        described(chart=Chart.WATERFALL), spectra, threshold=points([0], [1e9])))  # fmt: skip
+    assert "stability threshold" not in [t.get("name") for t in figure["data"]]
