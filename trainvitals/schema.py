@@ -205,6 +205,7 @@ class Verdict:
     advice: tuple[Advice, ...] = ()
     missing: tuple[str, ...] = ()  # metrics, or reasons in words, that would have told more
     is_informational: bool = False  # something to know, not an illness: never an alarm
+    head: str = ""  # the summary's first sentence, without the evidence
     follows: str = ""  # id of the condition that probably brought this one about; it stands right behind that one
     relation: str = ""  # in words, when it began beside that condition
 

@@ -10,7 +10,12 @@ from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
 
 
 @pytest.mark.parametrize(("value", "kind", "text"), [
-    (0.0, "share", "0 %"), (1.0, "share", "100 %"), (0.0214, "share", "2.1 %"), (1.06, "share", "106 %"),
+    (0.0, "share", "0 %"), (1.0, "share", "100 %"), (0.0214, "share", "2.1 %"), (1.06, "share", "106 %"), (0.689,
+                                                                                                           "share",
+                                                                                                           "69 %"),
+                                                                                                           (0.998,
+                                                                                                            "share",
+                                                                                                            "99.8 %"),
     (-0.5, "points", "−50 percentage points"), (1628.3, "", "1,628"), (0.3, "", "0.3"), (-0.654, "", "−0.654"),
     (10.67, "part", "all"), (1.0, "part", "all"), (0.5, "part", "50 %"),
 ])  # fmt: skip
@@ -19,9 +24,9 @@ def test_a_figure_has_its_unit_and_three_digits(value, kind, text):
 
 
 def test_the_level_is_given_as_the_value_is():
-    told = with_level("the rank is {value:share} of its largest", 0.1, 0.15, "m")
-    assert told == "the rank is 10 % of its largest, where the level is 15 %"
-    assert with_level("it rose", 2.0, 1.0, "the loss").startswith("it rose, the loss is 2,")
+    told = with_level("the rank is {value:share} of its largest", 0.1, "below", 0.15, "m")
+    assert told == "the rank is 10 % of its largest (counts below 15 %)"
+    assert with_level("it rose", 2.0, "above", 1.0, "the loss").startswith("it rose, the loss is 2 (")
 
 
 def test_a_foreign_name_in_braces_is_left_as_it_is():
@@ -43,7 +48,7 @@ def test_an_extreme_that_is_kept_is_told_at_the_step_at_which_it_was_reached():
                 once=True)
     found = sign.evidence()
     assert (found.step, found.value, found.is_past, found.holds) == (110, 8.0, True, True)
-    assert sentences("Head", [found]) == "Head. At step 110, it rose to 8, where the level is 3."
+    assert sentences("Head", [found]) == "Head. At step 110, it rose to 8 (counts above 3)."
 
 
 def test_what_holds_now_is_told_at_the_newest_step():

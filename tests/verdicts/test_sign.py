@@ -78,8 +78,7 @@ def test_evidence_that_has_come_back_a_little_says_so_and_gives_the_number_that_
     found = sign([0, 2, 2, 3, 0.8], release=0.5).evidence()
     assert (found.step, found.value, found.holds) == (30, 3.0, True)
     assert found.is_past
-    now = "by step 40 it is 0.8, and it is let go only after 3 measurements below 0.5"
-    assert found.sentence == f"it stood out, m is 3, where the level is 1; {now}"
+    assert found.sentence == "it stood out, m is 3 (counts above 1); by step 40 it has come back down to 0.8"
 
 
 def test_run_lengths_and_latches_of_nothing_are_nothing():

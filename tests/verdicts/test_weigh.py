@@ -66,7 +66,7 @@ def test_signs_without_points_are_left_out():
 
 def test_the_sentence_gives_what_holds_with_its_figures():
     judgement = weigh([sign(5, "a"), sign(None, "b")]).judgement("It is there", "It is not there")
-    assert judgement.summary == "It is there. At step 390, a rose, a is 2, where the level is 1."
+    assert judgement.summary == "It is there. At step 390, a rose, a is 2 (counts above 1)."
     assert [e.holds for e in judgement.evidence] == [True, False]
 
 

@@ -62,6 +62,7 @@ class ClassNeglect(Condition):
         first = _never_learned(run.layers(holding.series.name), key)
         judgement = found.judgement(f"{kind.capitalize()} {key} is left behind{_early(first)}",
                                     "No class is left behind")
+        judgement = replace(judgement, title=f"{kind.capitalize()} {key} is neglected")
         return judgement if first is None or judgement.since is None else replace(judgement, since=first[0])
 
 
@@ -91,8 +92,7 @@ def _signs(run: RunFacts) -> Iterator[Sign]:
             _LEFT,
             BELOW,
             f"{_SAGAWA}; {_BANK}",
-            f"the accuracy on {_WHERE[where]} samples of {kind[4:]} {key} is {{value:share}} of the median "
-            f"{kind[4:]}'s",
+            _in_words(recall, key, kind[4:], _WHERE[where]),
             release=_LEFT + 0.1,
             reliability=0.6,
             quantity=f"accuracy on {_WHERE[where]} samples of {kind[4:]} {key} over the median {kind[4:]}'s",
@@ -100,6 +100,14 @@ def _signs(run: RunFacts) -> Iterator[Sign]:
         loss = run.layers(f"{kind}.loss_{where}")
         if len(loss) >= 5 and key in loss.keys and run.chance_loss:
             yield _costly(loss, key, f"{_WHERE[where]} samples of {kind[4:]} {key}", run.chance_loss)
+
+
+def _in_words(recall: Layers, key: str, kind: str, where: str) -> str:
+    own, median = recall.column(key).last, float(np.nanmedian(recall.value[-1]))
+    return (
+        f"the accuracy on {where} samples of {kind} {key} is {figure(own, 'share')}, that is {{value:share}} of the "
+        f"{figure(median, 'share')} of the median {kind}"
+    )
 
 
 def _worst(recall: Layers, chance: float) -> tuple[np.ndarray, str]:

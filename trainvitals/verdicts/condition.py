@@ -27,6 +27,8 @@ class Judgement:
     confidence: float = 0.0
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[str, ...] = ()
+    head: str = ""  # the summary without its evidence
+    title: str = ""  # in place of the condition's own, where it can name what it is about
     advice: tuple[Advice, ...] = ()  # in place of the condition's own, where it can name steps
 
 

@@ -81,11 +81,11 @@ def _verdict(condition: Condition, facts: RunFacts) -> Verdict:
         state = VerdictState.WATCH
     shown = state in (VerdictState.WATCH, VerdictState.ALARM)
     return Verdict(
-        condition=condition.id, title=condition.title, state=state,
+        condition=condition.id, title=(judgement.title if shown else "") or condition.title, state=state,
         since=judgement.since if shown else None, noticed=judgement.noticed if shown else None,
         confidence=judgement.confidence, summary=judgement.summary, evidence=judgement.evidence,
         advice=(judgement.advice or condition.advice) if shown else (), missing=judgement.missing,
-        is_informational=condition.is_informational,
+        is_informational=condition.is_informational, head=judgement.head if shown else "",
     )  # fmt: skip
 
 

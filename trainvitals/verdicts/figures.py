@@ -21,7 +21,10 @@ def figure(value: float, kind: str = "") -> str:
     if kind == "part" and value >= 1:
         return "all"
     if kind:
-        return f"{_plain(100 * value, 2 if abs(value) < 0.1 else 3)} {'percentage points' if kind == 'points' else '%'}"
+        percent = 100 * value
+        whole = 10 <= abs(percent) < 1000 and not 99 < percent < 100  # 99.8 % is not all of it
+        text = _plain(round(percent) if whole else percent, 3 if whole or percent > 99 else 2)
+        return f"{text} {'percentage points' if kind == 'points' else '%'}"
     return _plain(value, 3)
 
 
@@ -45,22 +48,27 @@ def filled(words: str, value: float) -> str:
     return _PLACE.sub(lambda place: figure(value, place.group(1) or ""), words)
 
 
-def with_level(words: str, value: float, level: float, quantity: str) -> str:
-    """Return the words with their figure, and the level that it has passed; the direction is clear from the words.
+def with_level(words: str, value: float, comparison: str, level: float, quantity: str) -> str:
+    """Return the words with their figure, and on which side of which level it counts.
 
-    >>> with_level("{value:share} of the units are dead", 0.7, 0.5, "units.dead")
-    '70 % of the units are dead, where the level is 50 %'
+    >>> with_level("{value:share} of the units are dead", 0.7, "above", 0.5, "units.dead")
+    '70 % of the units are dead (counts above 50 %)'
     """
     told = filled(words, value) if _PLACE.search(words) else f"{words}, {quantity} is {figure(value)}"
-    return f"{told}, where the level is {figure(level, kind_of(words)).removesuffix(' percentage points')}"
+    return f"{told} (counts {comparison} {figure(level, kind_of(words)).removesuffix(' percentage points')})"
+
+
+def told(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Return the pieces of evidence that a reader is told of: the first three that hold and repeat none."""
+    return [e for e in evidence if e.holds and not e.repeats][:3]
 
 
 def sentences(head: str, evidence: Sequence[Evidence]) -> str:
     """Return a head and what holds as sentences: the newest numbers together, what is past each with its own step.
 
-    >>> now = Evidence("loss", 90, 2.0, "above", 1.0, "", sentence="the loss is 2, where the level is 1")
+    >>> now = Evidence("loss", 90, 2.0, "above", 1.0, "", sentence="the loss is 2 (counts above 1)")
     >>> sentences("It is lost", [now])
-    'It is lost. At step 90, the loss is 2, where the level is 1.'
+    'It is lost. At step 90, the loss is 2 (counts above 1).'
     """
     current = [e for e in evidence if e.holds and not e.is_past]
     parts = [f"{head}."]

@@ -126,16 +126,11 @@ class Sign:
 
     def _sentence(self, at: int, value: float, level: float) -> str:
         """Return the words with the level; and where it is now, if it has come back a little."""
-        told = figures.with_level(self.words, value, level, self.quantity or self.series.name)
+        told = figures.with_level(self.words, value, self.comparison, level, self.quantity or self.series.name)
         if self.once or at == len(self.series) - 1:
             return told
-        kind, last = figures.kind_of(self.words), int(self.series.step[-1])
-        release = self.threshold if self.release is None else self.release
-        free = figures.figure(float(np.broadcast_to(release, len(self.series))[-1]), kind)
-        now = figures.figure(self.series.last, kind)
-        side = "above" if self.comparison == BELOW else "below"
-        often = f"after {self.patience} measurements " if self.patience > 1 else ""
-        return f"{told}; by step {last:,} it is {now}, and it is let go only {often}{side} {free}"
+        now, last = figures.figure(self.series.last, figures.kind_of(self.words)), int(self.series.step[-1])
+        return f"{told}; by step {last:,} it has come {'back down' if self.comparison == ABOVE else 'back up'} to {now}"
 
     def _beyond(self, level: float | Floats) -> NDArray[np.bool_]:
         value = self.series.value

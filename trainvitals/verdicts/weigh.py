@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainvitals.schema import Evidence, VerdictState
 from trainvitals.verdicts.condition import Judgement
-from trainvitals.verdicts.figures import figure, sentences
+from trainvitals.verdicts.figures import figure, sentences, told
 from trainvitals.verdicts.series import Ints
 from trainvitals.verdicts.sign import Sign
 
@@ -37,12 +37,12 @@ class Weighed:
             missing: what was not measured and would have told more; it lowers the confidence.
         """
         present = self.state != VerdictState.HEALTHY
-        told = [e for e in self.evidence if e.holds and not e.repeats][:3]
         trust = self.confidence * 0.9 ** len(missing)
         return Judgement(
-            state=self.state, summary=sentences(found, told) if present else _nearest(healthy, self.evidence[:2]),
+            state=self.state, summary=sentences(found, told(self.evidence)) if present else _nearest(healthy,
+                                                                                                     self.evidence[:2]),
             since=self.since, noticed=self.noticed, confidence=round(trust, 3), evidence=self.evidence,
-            missing=tuple(missing),
+            missing=tuple(missing), head=f"{found}." if present else "",
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from trainvitals.schema import Verdict, VerdictState
 from trainvitals.verdicts.condition import Condition, conditions
+from trainvitals.verdicts.figures import told
 from trainvitals.views import disagreements
 from trainvitals.views.cards import CHART_CONFIG
 from trainvitals.views.run_view import RunView
@@ -25,7 +26,7 @@ from trainvitals.views.verdict_words import (
     unknown_table,
     would_change_its_mind,
 )
-from trainvitals.views.words import clean, plain
+from trainvitals.views.words import clean, plain, steps
 
 COLOURS: Mapping[VerdictState, Literal["red", "orange"]] = {VerdictState.ALARM: "red", VerdictState.WATCH: "orange"}
 TEXT_LENGTH = 900  # characters of one summary
@@ -100,7 +101,10 @@ def _words(view: RunView, verdict: Verdict) -> None:
         st.caption(plain(timing(verdict)))
     if verdict.relation:
         st.markdown(f":material/subdirectory_arrow_right: *{plain(verdict.relation)}*")
-    st.markdown(plain(verdict.summary, TEXT_LENGTH))
+    evidence = told(verdict.evidence) if verdict.head else []
+    st.markdown(plain(verdict.head or verdict.summary, TEXT_LENGTH))
+    if evidence:
+        st.markdown("\n".join(f"- At step {plain(steps(e.step))}, {plain(e.sentence or e.words)}" for e in evidence))
     if verdict.advice:
         st.markdown(f"**Try:** {plain(verdict.advice[0].text, TEXT_LENGTH)}")
     with st.expander("Explain"):

@@ -52,7 +52,7 @@ def picture(view: RunView, verdict: Verdict) -> Picture | None:
 def evidence_picture(view: RunView, verdict: Verdict, evidence: Evidence) -> Picture:
     """Return the chart of one piece of evidence: its metric, or one key of it, the level, and the onset."""
     description = view.descriptions[evidence.metric]
-    title, other = description.title, PAIRS.get(evidence.metric, ("", ""))[0]
+    title, other = _plainly(description.title), PAIRS.get(evidence.metric, ("", ""))[0]
     if other in view.latest:
         parts = [_named(view.measured(other), "train"), _named(view.measured(evidence.metric), "held-out")]
         title = f"{PAIRS[evidence.metric][1]}, train and held-out samples"
@@ -107,6 +107,17 @@ def _lines(measured: Measured, key: str) -> list[Measured]:
         return [replace(measured, description=replace(measured.description, references=()))]
     return [_over_keys(measured, how, f"{name} {kind}")
             for how, name in (("max", "largest"), ("median", "median"), ("min", "smallest"))]  # fmt: skip
+
+
+def _plainly(title: str) -> str:
+    """Return a title without the word for the fixed samples that a metric is measured on.
+
+    >>> _plainly("Loss per class on the held-out probe")
+    'Loss per class, held-out samples'
+    """
+    for where in ("train", "held-out"):
+        title = title.replace(f" on the {where} probe", f", {where} samples")
+    return title
 
 
 def _key(kind: str, key: str) -> str:

@@ -20,7 +20,9 @@ GLOSSARY = (
     ("since", "the step at which it began, told afterwards from the shape of the curve"),
     ("enough evidence from step …", "from there on the measurements that were there sufficed to tell"),
     ("… % sure", "how far the measurements that agree can be relied on together; fewer measurements, less sure"),
-    ("level", "the number that a measurement has to pass to count as evidence; its source stands under *Explain*"),
+    ("counts above …, counts below …",
+     "the level from which on a measurement is evidence, and the side that speaks for "
+                                       "the finding; its source stands under *Explain*"),
     ("probe", "a small fixed set of train or held-out samples on which everything is measured again and again"),
     ("held-out", "samples that the network is not trained on"),
     ("loss of guessing", "the loss of always giving the same answer, the best one that ignores the inputs"),

@@ -40,7 +40,7 @@ def _numbers(view: RunView) -> None:
         st.metric("Step", "–" if view.last_step is None else steps(view.last_step), border=True)
         st.metric("Steps a second", number(rate, 3), border=True, help="Over the last measured steps.")
         st.metric("Spent measuring", "–" if part is None else share(part), border=True,
-                  help="Share of the wall time since the run began.")  # fmt: skip
+                  help="Share of the wall time since the run began that went into measuring.")  # fmt: skip
         if view.run.started:
             end = time.time() if view.status == "live" else view.updated or view.run.started
             st.metric("Running" if view.status == "live" else "Ran", duration(end - view.run.started), border=True)
@@ -84,8 +84,8 @@ def _group(index: int, question: str, rows: pd.DataFrame) -> None:
     """Show the last values of one page, all of them without scrolling unless there are very many."""
     st.markdown(f"**{plain(question or 'Logged by the training script')}**")
     widths: dict[str, Any] = {
-        "Metric": st.column_config.TextColumn(width=220), "Latest": st.column_config.TextColumn(width=150),
-        "Step": st.column_config.NumberColumn(width=55),
+        "Metric": st.column_config.TextColumn(width=265), "Latest": st.column_config.TextColumn(width=125),
+        "Step": st.column_config.NumberColumn(width=50),
     }  # fmt: skip
     st.dataframe(
         rows[list(widths)], key=f"latest-{index}", hide_index=True, column_config=widths,
