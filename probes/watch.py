@@ -319,6 +319,10 @@ class Watch:
         if numbers and self._is_open:
             self._append(Record(self.step, time.time(), scalars=numbers))
 
+    def measures(self, name: str) -> bool:
+        """Tell whether a probe gives a metric of that name: `log` leaves such a number out."""
+        return name in self._metric_names
+
     def tag(self, *tags: str) -> None:
         """Give the run tags, to find it by. A tag that is no short text is one warning and is left out."""
         self._annotated("tag", lambda: setattr(self, "_tags", add_tags(self._tags, tags)))

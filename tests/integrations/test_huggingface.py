@@ -44,6 +44,7 @@ def test_a_trainer_leaves_a_run_with_probes_and_its_logs(tmp_path):
         assert run.series("loss")["step"].tolist() == [4, 8, 12]
         losses = run.series("loss.train")["value"].tolist()
         assert losses[-1] < losses[0]
+        assert run.events().query("kind == 'warning'").empty  # the Trainer logs a learning rate, and so do the probes
 
 
 def _batch(rows):

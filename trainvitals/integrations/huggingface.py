@@ -57,7 +57,12 @@ class TrainVitalsCallback(TrainerCallback):
         """Record what the Trainer logs: its running loss, learning rate, evaluations."""
         if self.run is not None and logs:
             numbers = {n: v for n, v in logs.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-            self.run.log(**numbers)
+            self.run.log(**{n: v for n, v in numbers.items() if not self.run.measures(n)})  # the learning rate
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Say that an epoch has ended."""
+        if self.run is not None:
+            self.run.epoch_end()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Finish the run. A training that raises never comes here: the run is marked when the process ends."""
