@@ -152,6 +152,7 @@ def class_matrix(description: Description, reading: Reading, step: int, *, revis
 
 
 def _said(figure: go.Figure, step: int) -> go.Figure:
-    """Write the step of the picture into its corner."""
+    """Write the step of the picture above its corner."""
+    figure.update_layout(margin={"t": 24})
     return figure.add_annotation(x=1, y=1, xref="paper", yref="paper", xanchor="right", yanchor="bottom",
                                  text=f"step {steps(step)}", showarrow=False, font={"size": 11})  # fmt: skip
