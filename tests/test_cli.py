@@ -73,7 +73,7 @@ def names() -> list[str]:
 def test_every_command_of_the_issue_is_there_and_none_that_is_not_built():
     assert sorted(names()) == [
         "analyze", "conditions", "demo", "doctor", "export", "get", "metrics", "migrate", "note", "prune", "runs",
-        "ship", "show", "tag", "ui", "verdict",
+        "sample", "ship", "show", "tag", "ui", "verdict",
     ]  # fmt: skip
     (importing,) = app.registered_groups
     assert importing.typer_instance.info.name == "import"
