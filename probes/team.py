@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainvitals.diagnostics.base import Diagnostic, Needs, Trajectory
+from trainvitals.probes.arrival import await_everybody
 from trainvitals.probes.crew_helper import CrewHelper
 from trainvitals.probes.crew_leader import CrewLeader
 from trainvitals.probes.meetings import Meetings
@@ -34,7 +35,7 @@ def team_of(model: nn.Module, ranks: str, mode: str) -> Team | None:
     """Return the ranks that train this model, None where this process watches alone. Every rank calls it.
 
     Raises:
-        ValueError: see `spread_of`; or if probe passes would talk to other ranks.
+        ValueError: see `spread_of`; if probe passes would talk to other ranks; or if some ranks do not call it.
     """
     spread = spread_of(model, ranks)
     if spread is None:
@@ -44,6 +45,7 @@ def team_of(model: nn.Module, ranks: str, mode: str) -> Team | None:
             "expected mode='eval' for a model with SyncBatchNorm over several ranks, got 'train' in trainvitals.watch; "
             "its layers would wait for ranks that are not measuring: leave mode= out"
         )
+    await_everybody(spread.members)
     return Team(spread)
 
 

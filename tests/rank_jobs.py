@@ -18,6 +18,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import trainvitals as tv
+from trainvitals.probes import arrival
 
 NUM_STEPS = 4
 NUM_SAMPLES = 48  # of the probe
@@ -141,7 +142,7 @@ WRAPPED: dict[str, tuple[Callable[[], nn.Module], int]] = {  # name -> what make
     "ddp_static_graph": (lambda: DistributedDataParallel(built(Plain), static_graph=True), 1),
     "ddp_comm_hook": (lambda: commented(DistributedDataParallel(built(Plain))), 1),
     "fsdp": (lambda: sharded(Net), 1),
-    "fsdp_bf16": (lambda: sharded(Plain, mp_policy=MixedPrecisionPolicy(param_dtype=torch.float32)), 1),
+    "fsdp_mixed": (lambda: sharded(Plain, mp_policy=MixedPrecisionPolicy(param_dtype=torch.float32)), 1),
 }
 
 
@@ -280,6 +281,22 @@ def refused(rank: int, size: int, folder: Path) -> dict[str, str]:
     return found
 
 
+def without_the_others(rank: int, size: int, folder: Path) -> str:
+    """Return what the first rank is told that watches as if all did."""
+    said = ""
+    if rank == 0:
+        arrival.ARRIVAL_SECONDS = 0.1
+        try:
+            train(DistributedDataParallel(built(Plain)), rank, size, watching=watching(rank, size, folder, "lonely"))
+        except ValueError as error:
+            said = str(error)
+        arrival.ARRIVAL_SECONDS = 300.0
+    else:
+        DistributedDataParallel(built(Plain))
+    dist.barrier()
+    return said
+
+
 def alone(rank: int, size: int, folder: Path) -> str:
     """Watch on the first rank alone."""
     model = DistributedDataParallel(built(Plain))
@@ -299,6 +316,7 @@ def two_ranks(rank: int, size: int, folder: Path) -> dict[str, Any]:
         "rough": without_second_derivative(rank, size, folder),
         "budget": with_budget(rank, size, folder),
         "closing": closing_early(rank, size, folder),
+        "lonely": without_the_others(rank, size, folder),
         "alone": alone(rank, size, folder),
     }
 

@@ -148,6 +148,11 @@ def test_the_first_rank_can_watch_alone(pair):
     assert tv.open_run(pair[0]["alone"]).meta.get("num_ranks") is None
 
 
+def test_a_rank_that_nobody_joins_is_told_so(pair):
+    assert "expected all 2 ranks" in pair[0]["lonely"]
+    assert "ranks='this'" in pair[0]["lonely"]
+
+
 def test_what_is_wrong_on_one_rank_is_an_error_on_all(pair):
     first, second = (rank["refused"] for rank in pair)
     assert set(first) == set(second) == {"bad batch", "bad shapes", "other metrics", "bad store", "side"}
