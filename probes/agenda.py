@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from trainvitals.probes.budget import Budget
-from trainvitals.probes.schedule import Every, Schedule
+from trainvitals.probes.schedule import Every, Schedule, after
 
 _LOOK = 0.01  # what waits for money is looked at again when the budget has earned this many seconds
 
@@ -38,6 +38,7 @@ class Agenda:
         self._quiet_until = step  # no schedule is due before this step
         self._quiet_momentary = step  # nor one of a momentary diagnostic
         self._next_look = 0.0
+        self._done: tuple[int, set[str]] = (-1, set())  # a step, and what was due there: it is not due twice
         self.clock = time.perf_counter
         self._wanted: dict[int, bool] = {}  # trajectories by step, decided once, for steps not yet measured
 
@@ -49,7 +50,9 @@ class Agenda:
         """Return the names of what to measure after this step, and forget that it was due."""
         names: list[str] = []
         if step >= self._quiet_until:
-            names = [name for name in self._schedules if self._is_due(name, step)]
+            self._done = self._done if self._done[0] == step else (step, set())
+            names = [n for n in self._schedules if n not in self._done[1] and self._is_due(n, step)]
+            self._done[1].update(names)
             self._quiet_until = min((self._next(name, step) for name in self._schedules), default=step + 1)
         wanted = self._wanted.pop(step, step == 0)  # there is none at step 0, and the run is to say so
         if self._momentary and not wanted:
@@ -106,5 +109,4 @@ class Agenda:
         interval = self._interval(name)
         if interval is not None:
             return step - step % interval + interval
-        after = getattr(self._schedules[name], "after", None)
-        return step + 1 if after is None else after(step)
+        return after(self._schedules[name], step)

@@ -290,10 +290,11 @@ class Budget:
         slowest = max(periods, key=lambda name: (periods[name], items[name].own))
         needed = sum(item.own for item in items.values()) + sum(self._shared_of(items).values())
         dearest = max(items, key=lambda name: items[name].own)
+        share = math.ceil(100 * needed / AT_LONGEST / MINUTE_SECONDS)
         self.warning = (
             f"expected a budget that measures all of {len(items)} metrics at least once a minute, got "
             f"{100 * self.share:.3g} % of wall time in budget=, with which {slowest!r} comes every "
             f"{periods[slowest] / MINUTE_SECONDS:.2g} minutes; all of them together take {needed:.3g} s, of that "
-            f"{dearest!r} {items[dearest].own:.3g} s: give budget='{math.ceil(100 * needed / AT_LONGEST / MINUTE_SECONDS)}%', "
+            f"{dearest!r} {items[dearest].own:.3g} s: give budget='{share}%', "
             f"a smaller probe, or leave {dearest!r} out of probes="
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,8 +22,65 @@ class Schedule(Protocol):
         ...
 
 
+NEVER = 2**62  # a step that no run reaches
+
+
+class Combinable(abc.ABC):
+    """A schedule that `|` joins with another: due where either is."""
+
+    @abc.abstractmethod
+    def due(self, step: int) -> bool:
+        """Tell whether to measure after this many optimiser steps."""
+
+    def __or__(self, other: Any) -> Either:
+        return Either(self, as_schedule(other))
+
+    def __ror__(self, other: Any) -> Either:
+        return Either(as_schedule(other), self)
+
+
 @dataclass(frozen=True)
-class Every:
+class Either(Combinable):
+    """Due where one of two schedules is. Made by `|`.
+
+    >>> [step for step in range(31) if (every(10) | at_steps([7]) | "log").due(step)][:8]
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+
+    one: Schedule
+    other: Schedule
+
+    def due(self, step: int) -> bool:
+        """Tell whether the step is one of either."""
+        return self.one.due(step) or self.other.due(step)
+
+    def after(self, step: int) -> int:
+        """Return the next step that may be due."""
+        return min(after(self.one, step), after(self.other, step))
+
+    def fresh(self) -> Either:
+        """Return the same schedule for another run."""
+        return Either(as_schedule(self.one), as_schedule(self.other))
+
+    def __str__(self) -> str:
+        return f"{self.one} and {self.other}"
+
+
+def after(schedule: Schedule, step: int) -> int:
+    """Return the next step that may be due: the very next one for a schedule that cannot say."""
+    known = getattr(schedule, "after", None)
+    return step + 1 if known is None else known(step)
+
+
+def parts(schedule: Schedule) -> tuple[Schedule, ...]:
+    """Return the schedules that `|` has joined, or the one itself."""
+    if isinstance(schedule, Either):
+        return (*parts(schedule.one), *parts(schedule.other))
+    return (schedule,)
+
+
+@dataclass(frozen=True)
+class Every(Combinable):
     """Every `num_steps` steps, step 0 included."""
 
     num_steps: int
@@ -31,12 +89,16 @@ class Every:
         """Tell whether the step is a multiple of `num_steps`."""
         return step % self.num_steps == 0
 
+    def after(self, step: int) -> int:
+        """Return the next multiple."""
+        return step - step % self.num_steps + self.num_steps
+
     def __str__(self) -> str:
         return "every step" if self.num_steps == 1 else f"every {self.num_steps} steps"
 
 
 @dataclass(frozen=True)
-class LogSpaced:
+class LogSpaced(Combinable):
     """Steps spread evenly on a log axis, `per_decade` of them in each factor of ten, and step 0."""
 
     per_decade: int = 10
@@ -48,12 +110,21 @@ class LogSpaced:
         index = round(math.log10(step) * self.per_decade)
         return round(10 ** (index / self.per_decade)) == step
 
+    def after(self, step: int) -> int:
+        """Return the next of them."""
+        if step < 1:
+            return 1
+        index = math.floor(math.log10(step) * self.per_decade)
+        while (found := round(10 ** (index / self.per_decade))) <= step:
+            index += 1
+        return found
+
     def __str__(self) -> str:
         return f"{self.per_decade} steps a decade"
 
 
 @dataclass(frozen=True)
-class AtSteps:
+class AtSteps(Combinable):
     """Exactly these steps."""
 
     steps: frozenset[int]
@@ -61,6 +132,10 @@ class AtSteps:
     def due(self, step: int) -> bool:
         """Tell whether the step is one of them."""
         return step in self.steps
+
+    def after(self, step: int) -> int:
+        """Return the next of them."""
+        return min((at for at in self.steps if at > step), default=NEVER)
 
     def __str__(self) -> str:
         return f"at {len(self.steps)} given steps"
@@ -75,7 +150,7 @@ def every(num_steps: int) -> Schedule:
     >>> [step for step in range(7) if every(3).due(step)]
     [0, 3, 6]
     """
-    return Every(_whole(num_steps, 1, "every=", "write every=10, or leave a metric out of probes= to switch it off"))
+    return Every(whole(num_steps, 1, "every=", "write every=10, or leave a metric out of probes= to switch it off"))
 
 
 def log_spaced(per_decade: int = 10) -> Schedule:
@@ -87,7 +162,7 @@ def log_spaced(per_decade: int = 10) -> Schedule:
     >>> [step for step in range(101) if log_spaced(2).due(step)]
     [0, 1, 3, 10, 32, 100]
     """
-    return LogSpaced(_whole(per_decade, 1, "log_spaced", "write log_spaced(10) for ten steps a decade"))
+    return LogSpaced(whole(per_decade, 1, "log_spaced", "write log_spaced(10) for ten steps a decade"))
 
 
 def at_steps(steps: Iterable[int]) -> Schedule:
@@ -102,17 +177,22 @@ def at_steps(steps: Iterable[int]) -> Schedule:
     hint = "write at_steps([0, 100, 1000])"
     if not isinstance(steps, Iterable):
         raise ValueError(f"expected a list of steps, got {steps!r} in at_steps; {hint}")
-    return AtSteps(frozenset(_whole(step, 0, "at_steps", hint) for step in steps))
+    return AtSteps(frozenset(whole(step, 0, "at_steps", hint) for step in steps))
 
 
-def _whole(number: Any, least: int, call: str, hint: str) -> int:
+def whole(number: Any, least: int, call: str, hint: str) -> int:
+    """Return a number of steps.
+
+    Raises:
+        ValueError: if it is no whole number of at least `least`, in the words of the call.
+    """
     if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
         raise ValueError(f"expected a whole number of steps of at least {least}, got {number!r} in {call}; {hint}")
     return int(number)
 
 
 def as_schedule(phrase: Any) -> Schedule:
-    """Return the schedule that a number, "log", or a schedule object stands for.
+    """Return the schedule that a number, "log", or a schedule object stands for; one that listens begins anew.
 
     Raises:
         ValueError: if it is none of these.
@@ -120,7 +200,7 @@ def as_schedule(phrase: Any) -> Schedule:
     if phrase == "log":
         return LogSpaced()
     if hasattr(phrase, "due"):
-        return phrase
+        return phrase.fresh() if hasattr(phrase, "fresh") else phrase
     return every(phrase)
 
 

@@ -31,12 +31,14 @@ from trainvitals.probes.measure import metric_names, take_readings
 from trainvitals.probes.meter import Meter
 from trainvitals.probes.newness import Newness
 from trainvitals.probes.notices import foreign_optimizer
+from trainvitals.probes.on_epoch_end import OnEpochEnd
+from trainvitals.probes.on_spike import OnSpike
 from trainvitals.probes.optimizer_view import names_of_parameters
 from trainvitals.probes.outside_graphs import outside_graphs
 from trainvitals.probes.product_choice import products_of
 from trainvitals.probes.provenance import COST_DESCRIPTIONS, run_meta
 from trainvitals.probes.sample_inputs import DESCRIPTION, NAME, kept_inputs
-from trainvitals.probes.schedule import Schedule, dear_of_presets, schedules_for
+from trainvitals.probes.schedule import Schedule, dear_of_presets, parts, schedules_for
 from trainvitals.probes.second_watch import second_watch
 from trainvitals.probes.side import INLINE, Side, side_of
 from trainvitals.probes.side_measurements import DESCRIPTIONS as SIDE_DESCRIPTIONS
@@ -104,9 +106,10 @@ def watch(
             its dear diagnostics (Hessian products, per-sample gradients, passes of their own) while a budget paces
             them; on a fixed schedule name them as well: `probes=["full", "hessian"]`, or `every={"hessian": 500}`.
         every: steps between measurements: one number for all, a schedule, "log", or a mapping from names
-            and groups to these. None follows each diagnostic's own interval.
-        budget: share of wall time that measuring may take, as "5%" or 0.05: what is due and cannot be paid
-            waits until it can. None follows the schedule exactly. By default 5 %; with a schedule of your own only
+            and groups to these. None follows each diagnostic's own interval. Schedules are `trainvitals.every`,
+            `log_spaced`, `at_steps`, `on_epoch_end` and `on_spike`; `|` joins them.
+        budget: share of wall time that measuring may take, as "5%" or 0.05, over the run and over the last minute.
+            It is spent by value for cost: intervals become longer until it suffices (see docs/cost.md). None follows the schedule exactly. By default 5 %; with a schedule of your own only
             for what is dear (Hessian products, per-sample gradients) and came with a preset: all else, and what
             you name in `probes` or `every`, follows the schedule exactly.
         where: "inline" measures between two steps of training. "side" copies model and optimiser to a second process
@@ -269,6 +272,7 @@ class Watch:
         self._handles: list[Any] = []
         self._is_open = True
         self._pid = os.getpid()
+        self._listening = [part for one in {id(s): s for s in schedules.values()}.values() for part in parts(one)]
         self._agenda = Agenda(schedules, self._budget, self._paced, self._momentary, self.step)
         trained = subject.model if team is None else team.trained
         self._recorder = TrajectoryRecorder(lambda: names_of_parameters(trained), self._agenda.wants_trajectory)
@@ -318,6 +322,29 @@ class Watch:
                 self._warn(f"log:{name}", f"expected one number for {name!r} in run.log, got {kind}; log a float")
         if numbers and self._is_open:
             self._append(Record(self.step, time.time(), scalars=numbers))
+            self._hear(numbers)
+
+    def epoch_end(self) -> None:
+        """Say that an epoch has ended: what is to be measured `on_epoch_end()` is measured now.
+
+        Where several ranks train, it is measured after the next step.
+        """
+        if not self._is_open:
+            return
+        for schedule in self._listening:
+            if isinstance(schedule, OnEpochEnd):
+                schedule.end(self.step + (self._team is not None))
+        self._agenda.replanned()
+        if self._team is None:
+            self._guarded("probes", self._measure_due)
+
+    def _hear(self, numbers: Mapping[str, float]) -> None:
+        """Tell schedules that listen of numbers at this step."""
+        for schedule in self._listening:
+            if isinstance(schedule, OnSpike):
+                for name, value in numbers.items():
+                    if schedule.hear(self.step, name, value):
+                        self._agenda.replanned()
 
     def measures(self, name: str) -> bool:
         """Tell whether a probe gives a metric of that name: `log` leaves such a number out."""
@@ -456,6 +483,7 @@ class Watch:
             seconds, self._seconds_recording = seconds + self._seconds_recording, 0.0
         self._pay(own, shared, seconds, meter.seconds(TRAIN_PASS))
         self._learn(names, readings)
+        self._hear({name: r.value for name, r in readings.items() if isinstance(r.value, float)})
         self._write(readings, seconds)
         self._seconds_aside += time.perf_counter() - started - seconds
 

@@ -22,6 +22,8 @@ _HOMES = {
     "every": "trainvitals.probes.schedule",
     "log_spaced": "trainvitals.probes.schedule",
     "at_steps": "trainvitals.probes.schedule",
+    "on_epoch_end": "trainvitals.probes.on_epoch_end",
+    "on_spike": "trainvitals.probes.on_spike",
     "Side": "trainvitals.probes.side",
     "open_run": "trainvitals.run",
     "list_runs": "trainvitals.run",

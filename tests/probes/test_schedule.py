@@ -6,7 +6,7 @@ import pytest
 import trainvitals as tv
 from trainvitals.diagnostics.base import Needs
 from trainvitals.diagnostics.registry import select
-from trainvitals.probes.schedule import as_schedule, dear_of_presets, schedules_for
+from trainvitals.probes.schedule import NEVER, after, as_schedule, dear_of_presets, schedules_for
 
 
 def test_every_counts_from_step_zero():
@@ -90,3 +90,34 @@ def test_what_is_named_is_not_among_it():
 def test_light_holds_nothing_that_needs_a_pass():
     free = Needs.PARAMETERS | Needs.OPTIMIZER_STATE | Needs.TRAJECTORY
     assert [d.name for d in select("light") if d.needs & ~free] == []
+
+
+def test_schedules_join_and_so_do_phrases():
+    joined = tv.every(10) | tv.at_steps([3]) | 4
+    assert [s for s in range(13) if joined.due(s)] == [0, 3, 4, 8, 10, 12]
+    assert ("log" | tv.at_steps([77])).due(77)
+    assert str(joined) == "every 10 steps and at 1 given steps and every 4 steps"
+    chosen = schedules_for(select(["oui", "hessian.top"]), {"hessian.top": tv.every(100) | tv.on_spike()})
+    assert chosen["hessian.top"].due(100)
+    assert not chosen["hessian.top"].due(50)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [tv.every(7), tv.log_spaced(3), tv.at_steps([2, 30]), tv.every(9) | tv.at_steps([31]), tv.on_epoch_end(5)],
+    ids=str,
+)
+def test_a_schedule_knows_its_next_step(schedule):
+    due = [s for s in range(500) if schedule.due(s)]
+    for step in range(32):
+        following = [s for s in due if s > step]
+        assert after(schedule, step) == (following[0] if following else NEVER)
+
+
+def test_a_schedule_of_the_users_own_is_asked_at_every_step():
+    class Mine:
+        def due(self, step):
+            return step == 5
+
+    assert after(Mine(), 3) == 4
+    assert [s for s in range(9) if (tv.every(8) | Mine()).due(s)] == [0, 5, 8]

@@ -68,6 +68,11 @@ class TrainVitalsCallback(Callback):
             self._logged_at = step
             self.run.log(**trainer.logged_metrics)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that an epoch has ended."""
+        if self.run is not None:
+            self.run.epoch_end()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record what validation has logged."""
         if self.run is not None and not trainer.sanity_checking:
