@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,8 @@ def _traces(course: Course, height: ValueAxis, share: float, is_alone: bool) -> 
 
 def _panels(num: int) -> go.Figure:
     num_rows = -(-num // COLUMNS)
-    return make_subplots(num_rows, min(num, COLUMNS), shared_xaxes="all", shared_yaxes="all",
+    shared: Any = "all"  # plotly's own annotation says bool and its documentation more
+    return make_subplots(num_rows, min(num, COLUMNS), shared_xaxes=shared, shared_yaxes=shared,
                          horizontal_spacing=0.02, vertical_spacing=0.16 if num_rows > 1 else 0.0)  # fmt: skip
 
 

@@ -68,10 +68,13 @@ def _add_outliers(figure: go.Figure, points: pd.DataFrame, cells: SpectrumCells)
     figure.add_scatter(
         x=points["step"], y=places, mode="markers", showlegend=False, name="measured one by one",
         marker={"size": 4, "color": palette.REFERENCE, "line": {"width": 0.5, "color": "white"}},
-        customdata=[label(f"eigenvalue {row.key or 1}: {with_error(row.value, row.error)}, step {steps(row.step)}")
-                    for row in points.itertuples()],
+        customdata=[_eigenvalue_words(row) for row in points.itertuples()],
         hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
+
+
+def _eigenvalue_words(row: Any) -> str:
+    return label(f"eigenvalue {row.key or 1}: {with_error(row.value, row.error)}, step {steps(row.step)}")
 
 
 def _add_threshold(figure: go.Figure, points: pd.DataFrame, cells: SpectrumCells) -> None:
