@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import accessibility
 import make_run
 import pytest
 from conftest import APP, HOSTILE
@@ -21,7 +22,7 @@ from trainvitals.views.dashboard import ORDER
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-SCREENSHOTS = APP.parent / "screenshots"
+SCREENSHOTS = APP.parent / "build" / "screenshots"  # ignored by git, kept by CI
 PATHS = [path for *_, path in ORDER]
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
@@ -83,8 +84,8 @@ def finished(tmp_path_factory):
 
 def opened(page, address: str):
     page.goto(address)
-    page.get_by_text("step", exact=False).first.wait_for(timeout=30_000)
-    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=30_000)
+    page.get_by_text("step", exact=False).first.wait_for(timeout=60_000)
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
     return page
 
 
@@ -93,17 +94,27 @@ def assert_no_errors(page) -> None:
     assert page.get_by_text("cannot be drawn").count() == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+BACKGROUND = "getComputedStyle(document.querySelector('.stApp')).backgroundColor"
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path or "first")
-def test_every_page_draws_its_charts(browser, finished, path, scheme):
-    context = browser.new_context(viewport={"width": 1280, "height": 720}, color_scheme=scheme)
-    page = opened(context.new_page(), f"{finished}/{path}")
-    assert_no_errors(page)
-    drawn = page.locator(".js-plotly-plot .main-svg").count()
-    assert drawn >= 2  # two layers of one chart at least
-    page.wait_for_timeout(1000)  # fonts and sizes settle before the picture
-    page.screenshot(path=SCREENSHOTS / f"{path or 'first'}-{scheme}.png")
-    context.close()
+def test_every_page_draws_its_charts_and_is_accessible_in_light_and_dark(page, finished, path):
+    opened(page, f"{finished}/{path}")
+    grounds = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        wait_for(lambda: page.evaluate(BACKGROUND) not in grounds, 10)
+        grounds.add(page.evaluate(BACKGROUND))
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        page.wait_for_timeout(1000)  # fonts, sizes and colours settle before the picture
+        assert_no_errors(page)
+        assert page.locator(".js-plotly-plot .main-svg").count() >= 2  # two layers of one chart at least
+        page.screenshot(path=SCREENSHOTS / f"{path or 'first'}-{scheme}.png")
+        assert accessibility.violations(page) == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing to scroll sideways on a phone
+    page.screenshot(path=SCREENSHOTS / f"{path or 'first'}-phone.png")
 
 
 def test_a_phone_shows_the_cards_below_each_other(browser, finished):

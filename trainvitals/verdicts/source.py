@@ -140,13 +140,14 @@ class StoreSource:
     def vectors(self, name: str) -> Raw:
         """Return the points of a metric with a number per key: at most `MOST_VECTORS`, spread over the run."""
         found = [v for v in self._reader.sampled_vectors(name, MOST_VECTORS) if v.arrays["value"].ndim == 1]
-        keys = tuple(dict.fromkeys(key for v in found for key in v.keys))
+        layouts = dict.fromkeys(v.keys for v in found)  # few: most arrays of a metric have the same keys
+        keys = tuple(dict.fromkeys(key for layout in layouts for key in layout))
         column = {key: i for i, key in enumerate(keys)}
+        columns = {layout: np.array([column[key] for key in layout], np.intp) for layout in layouts}
         value, absent = np.full((len(found), len(keys)), np.nan), np.ones((len(found), len(keys)), bool)
         for row, v in enumerate(found):
             if len(v.keys) == len(v.arrays["value"]):
-                columns = [column[key] for key in v.keys]
-                value[row, columns], absent[row, columns] = v.arrays["value"], False
+                value[row, columns[v.keys]], absent[row, columns[v.keys]] = v.arrays["value"], False
         return Raw(np.array([v.step for v in found], np.int64), value, keys, absent)
 
     def absences(self, name: str) -> tuple[tuple[int, str], ...]:
