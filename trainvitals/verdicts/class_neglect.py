@@ -76,8 +76,8 @@ def _never_learned(recall: Layers, key: str) -> tuple[int, float] | None:
 def _early(first: tuple[int, float] | None) -> str:
     if first is None:
         return ""
-    return f", and was from the first measurement on, at step {first[0]:,}: its accuracy was never above " \
-           f"{figure(first[1], 'share')}"
+    most = "always 0 %" if first[1] == 0 else f"never above {figure(first[1], 'share')}"
+    return f", and was from the first measurement on, at step {first[0]:,}: its accuracy was {most}"
 
 
 def _signs(run: RunFacts) -> Iterator[Sign]:

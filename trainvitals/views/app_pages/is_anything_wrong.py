@@ -39,7 +39,7 @@ def _numbers(view: RunView) -> None:
     with st.container(horizontal=True, gap="small"):
         st.metric("Step", "–" if view.last_step is None else steps(view.last_step), border=True)
         st.metric("Steps a second", number(rate, 3), border=True, help="Over the last measured steps.")
-        st.metric("Spent measuring", "–" if part is None else share(part), border=True,
+        st.metric("Time spent measuring", "–" if part is None else share(part), border=True,
                   help="Share of the wall time since the run began that went into measuring.")  # fmt: skip
         if view.run.started:
             end = time.time() if view.status == "live" else view.updated or view.run.started
