@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trainvitals.probes.schedule import AtSteps, Every, LogSpaced, Schedule
+from trainvitals.probes.schedule import AtSteps, Every, LogSpaced, Schedule, parts
 
 # Where a budget or a schedule of the user's own decides, the leader alone knows what is wanted and when: its wishes
 # wait for the next of these steps. One meeting is one sum of a few numbers.
@@ -21,9 +21,9 @@ class Meetings:
     """
 
     def __init__(self, schedules: Iterable[Schedule], *, is_paced: bool) -> None:
-        schedules = list(schedules)
-        self._known = [schedule for schedule in schedules if isinstance(schedule, _BY_STEP_ALONE)]
-        self._has_waiting = bool(schedules) and (is_paced or len(self._known) < len(schedules))
+        single = [part for schedule in schedules for part in parts(schedule)]
+        self._known = [schedule for schedule in single if isinstance(schedule, _BY_STEP_ALONE)]
+        self._has_waiting = bool(single) and (is_paced or len(self._known) < len(single))
 
     def at(self, step: int) -> bool:
         """Tell whether all ranks meet after this step.

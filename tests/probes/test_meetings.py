@@ -29,5 +29,10 @@ def test_a_schedule_of_ones_own_is_asked_on_the_first_rank_alone():
     assert steps_of(Meetings([WhenItLikes()], is_paced=False)) == list(range(0, 101, MEETING_EVERY))
 
 
+def test_of_joined_schedules_the_part_by_step_is_kept_to():
+    found = steps_of(Meetings([every(40) | WhenItLikes()], is_paced=False))
+    assert found == sorted({0, 40, 80, *range(0, 101, MEETING_EVERY)})
+
+
 def test_where_nothing_is_measured_together_nobody_meets():
     assert steps_of(Meetings([], is_paced=True)) == []
