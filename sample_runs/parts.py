@@ -150,7 +150,7 @@ def batches(num_samples: int, batch_size: int, num_steps: int, seed: int) -> Ite
     """Yield the places of each batch, (batch_size,): whole batches, shuffled anew in every epoch.
 
     >>> [rows.tolist() for rows in batches(4, 2, 3, seed=0)]
-    [[2, 0], [1, 3], [1, 3]]
+    [[0, 1], [3, 2], [0, 2]]
     """
     generator = torch.Generator().manual_seed(seed)
     size = min(batch_size, num_samples)
