@@ -22,6 +22,7 @@ from trainvitals.views.measured import key_texts
 from trainvitals.views.run_picker import chosen_id, current, runs_in
 from trainvitals.views.run_view import RunView
 from trainvitals.views.store_folder import store_folder
+from trainvitals.views.tab import paced
 from trainvitals.views.words import clean, number, plain, steps
 
 MAX_RUNS, MAX_METRICS = 10, 12
@@ -53,7 +54,7 @@ def page() -> None:
                                      bind="query-params")  # fmt: skip
     every = [seconds for run in chosen if (seconds := refresh_seconds(run.status)) is not None]
 
-    @st.fragment(run_every=2 * min(every) if every else None)
+    @st.fragment(run_every=paced(2 * min(every) if every else None))
     def part() -> None:
         try:
             with ExitStack() as stack:
