@@ -34,8 +34,8 @@ def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
         if not disabled:
-            disabled.append(torch.compiler.disable(function))
+            disabled.append(torch.compiler.disable(function))  # pyright: ignore[reportArgumentType]
         return disabled[0](*args, **kwargs)
 
-    outside._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]  # it begins no graph's part
+    vars(outside)["_torchdynamo_disable"] = True  # it is not traced as a part of its caller
     return outside

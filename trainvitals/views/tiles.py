@@ -23,7 +23,7 @@ from trainvitals.views.words import clean, number, steps
 WIDTH, HEIGHT, MARGIN = 232, 64, 4  # pixels of a sparkline
 MAX_TILES = 6
 MAX_VERDICTS = 3
-FIRST = (
+FIRST: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Train and held-out loss", ("loss.train", "loss.heldout")), ("", ("accuracy.heldout",)),
     ("", ("stability.ratio",)), ("", ("hessian.trace",)), ("", ("oui",)), ("", ("grad.noise_scale",)), ("", ("nc1",)),
 )  # fmt: skip
@@ -73,7 +73,8 @@ def _tiles(view: RunView) -> Iterator[str]:
             chosen.append((title, there))
             seen.update(names)
     for title, names in chosen:
-        yield _tile(view, title if len(names) > 1 else view.descriptions[names[0]].title, names)
+        first, *others = names
+        yield _tile(view, title if others else view.descriptions[first].title, names)
 
 
 def _is_one_number(view: RunView, name: str) -> bool:
