@@ -46,8 +46,8 @@ WANTED: dict[str, str | None] = {
     "Repeated data is worse than fresh data at equal updates": "data-repetition",
 }
 
-LEFT_OUT = """Left out, since they did not show in trials with small networks: early dropout that aligns the gradients of
-mini-batches, and the distorted optimum of a single shuffle with BatchNorm."""
+LEFT_OUT = """Left out, since they did not show in trials with small networks: early dropout that aligns the gradients
+of mini-batches, and the distorted optimum of a single shuffle with BatchNorm."""
 
 HEAD = """# Phenomena: what the sample runs show
 
@@ -60,9 +60,9 @@ A sample whose effect was not there in every seed says so here; nothing else in 
 wall-clock for all runs of one seed, measurements included, on a 2-core machine that did much else: an idle one is
 several times faster.
 
-Most bounds in the claims stood before the runs. For neural-collapse, class-imbalance, stability-gap, benign-overfitting,
-loss-misleads and norm-placement the recipe or a bound was changed after a look at one to three of the seeds that are
-told here.
+Most bounds in the claims stood before the runs. For neural-collapse, class-imbalance, stability-gap, loss-misleads,
+benign-overfitting and norm-placement the recipe or a bound was changed after a look at one to three of the seeds that
+are told here.
 
 `trainvitals sample NAME` trains one, `trainvitals sample open NAME` shows its recorded runs.
 """
