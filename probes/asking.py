@@ -12,7 +12,7 @@ from trainvitals.verdicts.condition import conditions
 # Forward passes over the probe that a measurement may take: of its own, and shared by all that need the same. Guesses,
 # as counted in benchmarks/results/metrics_cost.md on small models; the first measurement finds the price.
 _PASSES = (
-    (Needs.HVP, 40.0, 4.0),
+    (Needs.HVP, 150.0, 4.0),
     (Needs.GRADIENT_GRAM, 10.0, 30.0),
     (Needs.PER_SAMPLE_GRADIENTS, 1.0, 20.0),
 )

@@ -108,7 +108,7 @@ class Budget:
         for name in taken:
             cost += self._price(name, families)
         new = [name for name in waiting if name not in self._known and name not in taken]
-        new.sort(key=lambda name: self._own(name) + self._common(name))
+        new.sort(key=lambda name: (self._own(name) + self._common(name), name))
         for name in self._together(new):
             price = cost + self._price(name, set(families))
             is_early = self.ledger.elapsed(now) < MINUTE_SECONDS

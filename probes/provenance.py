@@ -28,12 +28,12 @@ COST_DESCRIPTIONS = {
     ),
     "probe.interval": Description(
         name="probe.interval", title="Steps between measurements", question="Is anything wrong?", unit="steps",
-        summary="How many training steps apart the budget lets each metric be measured.", chart="lines", scale="log",
+        summary="How many training steps apart the budget lets each metric be measured.", chart="heatmap", scale="log",
         keys="metric",
     ),
     "probe.price": Description(
         name="probe.price", title="Price of one measurement", question="Is anything wrong?", unit="s",
-        summary="Seconds that measuring each metric takes, beside what it shares with others.", chart="lines",
+        summary="Seconds that measuring each metric takes, beside what it shares with others.", chart="heatmap",
         scale="log", keys="metric",
     ),
 }  # fmt: skip

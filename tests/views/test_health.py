@@ -64,3 +64,23 @@ def test_a_second_point_of_the_same_step_is_seen_at_once(tmp_path):
         assert len(cache.points["x"].table) == 3
     finally:
         writer.close(Status.FINISHED)
+
+
+def test_the_cost_table_says_how_many_steps_apart_metrics_are_measured_now(tmp_path):
+    metrics = ("gap.loss", "oui", "loss.train")
+    described = {name: Description(name, name, Question.OVERFITTING, "") for name in metrics}
+    described["probe.interval"] = Description("probe.interval", "Steps between measurements", "", "", keys="metric")
+    meta = {"probes": {"gap": "every 50 steps", "oui": "every step", "loss.train": "10 steps a decade"}, "budget": 0.02}
+    with RunWriter.create(tmp_path, "costs", meta, described) as writer:
+        for step, seconds in ((0, 0.5), (400, 0.25)):
+            readings = {name: Reading(value=1.0, seconds=seconds) for name in metrics}
+            plan = {"probe.interval": Reading(value=[400.0], keys=("gap",))}
+            writer.append(Record(step, 1000.0 + step, readings | plan, {"probe.share": 0.01, "probe.seconds": seconds}))
+    with open_run("costs", store=tmp_path) as run:
+        view = RunView(run, RunCache())
+        table = health.cost_table(view).set_index("Name")
+        assert table["Steps apart, now"].fillna(0).to_dict() == {"gap.loss": 400, "oui": 1, "loss.train": 0}
+        assert table.loc["oui", "Seconds each"] == pytest.approx(0.375)
+        assert table.loc["oui", "Measured"] == 2
+        drawn = {d.name: [line.value for line in d.references] for d in health.cost_descriptions(view)}
+        assert drawn == {"probe.seconds": [], "probe.share": [0.02], "probe.interval": []}

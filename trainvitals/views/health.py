@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import tzinfo
 from operator import itemgetter
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainvitals.schema import Question, Reading, Status
+from trainvitals.schema import Description, Question, Reading, ReferenceLine, Status
 from trainvitals.views.run_view import COST_SCALARS, RunView
-from trainvitals.views.words import clean, clock, duration, number, steps, with_error
+from trainvitals.views.words import clean, clock, duration, number, share, steps, with_error
 
 SAME_DAY_SECONDS = 12 * 3600  # older times are shown with their date
 RATE_POINTS = 20  # the step rate is that of the last so many measured steps
@@ -94,19 +96,57 @@ def latest_table(view: RunView) -> pd.DataFrame:
 
 
 def cost_table(view: RunView) -> pd.DataFrame:
-    """Return what was spent on each diagnostic: measurements, seconds in all, products at the last one."""
+    """Return what each diagnostic costs: how many steps apart it is measured now, seconds a time, share, products."""
     rows = []
+    wall = max((view.updated or 0.0) - (view.run.started or 0.0), 0.0)
+    intervals = _intervals(view)
     for name, (_, reading) in view.latest.items():
-        if name not in view.stored:
+        if name not in view.stored or name in COST_SCALARS:
             continue
         seconds, num_steps = _spent(view, name)
         rows.append({
-            "Metric": clean(view.descriptions[name].title), "Seconds": round(seconds, 4), "Measured": num_steps,
+            "Metric": clean(view.descriptions[name].title), "Steps apart, now": _of(intervals, name),
+            "Seconds each": float(f"{seconds / max(num_steps, 1):.3g}"), "Seconds": round(seconds, 4),
+            "Share of time": share(seconds / wall) if wall else "", "Measured": num_steps,
             "Products, last time": int(reading.hvps), "Needs": clean(view.descriptions[name].cost),
             "Schedule": clean(_schedule(view.run.meta, name)), "Name": clean(name),
         })  # fmt: skip
-    columns = ["Metric", "Seconds", "Measured", "Products, last time", "Needs", "Schedule", "Name"]
-    return pd.DataFrame(rows, columns=columns).sort_values("Seconds", ascending=False, ignore_index=True)
+    columns = ["Metric", "Steps apart, now", "Seconds each", "Seconds", "Share of time", "Measured",
+               "Products, last time", "Needs", "Schedule", "Name"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns).sort_values("Seconds", ascending=False, ignore_index=True)
+    return table.astype({"Steps apart, now": "Int64"})
+
+
+def _intervals(view: RunView) -> dict[str, int]:
+    """Return the steps between measurements as the schedule has them, or as the budget has chosen them since."""
+    found = {}
+    for name, schedule in (view.run.meta.get("probes") or {}).items():
+        if match := re.fullmatch(r"every (?:(\d+) steps|step)", str(schedule)):
+            found[str(name)] = int(match[1] or 1)
+    if "probe.interval" in view.latest:
+        chosen = view.latest["probe.interval"][1]
+        steps_apart = np.ravel(np.asarray(chosen.value, float))
+        found |= {key: int(number) for key, number in zip(chosen.keys, steps_apart, strict=False)}
+    return found
+
+
+def _of(numbers: dict[str, int], name: str) -> int | None:
+    """Return the number of a metric, or of the group that it is a part of."""
+    while name:
+        if name in numbers:
+            return numbers[name]
+        name = name.rpartition(".")[0]
+    return None
+
+
+def cost_descriptions(view: RunView) -> list[Description]:
+    """Return what there is to draw of the cost, shares of time with the budget as a line."""
+    budget = view.run.meta.get("budget")
+    found = [COST_SCALARS[name] for name in COST_SCALARS if name in view.latest]
+    if not isinstance(budget, (int, float)) or isinstance(budget, bool):
+        return found
+    line = ReferenceLine("budget", float(budget), "budget= of trainvitals.watch")
+    return [replace(d, references=(line,)) if d.name.startswith("probe.share") else d for d in found]
 
 
 def _spent(view: RunView, name: str) -> tuple[float, int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from trainvitals.schema import Description, Question, Reading, Scale, Status, Verdict, VerdictState
+from trainvitals.schema import Chart, Description, Question, Reading, Scale, Status, Verdict, VerdictState
 from trainvitals.views.chart_style import ChartOptions
 from trainvitals.views.measured import Measured, no_points, none_missing
 from trainvitals.views.thinning import most_points
@@ -36,6 +36,18 @@ COST_SCALARS = {
     "probe.share": Description(
         "probe.share", "Share of wall time", "", "Time spent measuring, as a share of the wall time since the start.",
         undefined="before the first measurement"),
+    "probe.share_of_last_minute": Description(
+        "probe.share_of_last_minute", "Share of the last minute", "",
+        "Time of the last minute that was spent measuring, as a share of it.",
+        undefined="before the first measurement"),
+    "probe.interval": Description(
+        "probe.interval", "Steps between measurements", "",
+        "How many training steps apart the budget lets each metric be measured.",
+        unit="steps", chart=Chart.HEATMAP, scale=Scale.LOG, keys="metric"),
+    "probe.price": Description(
+        "probe.price", "Price of one measurement", "",
+        "How long measuring each metric takes, beside what it shares with others.",
+        unit="s", chart=Chart.HEATMAP, scale=Scale.LOG, keys="metric"),
 }  # fmt: skip
 
 
@@ -163,7 +175,7 @@ class RunView:
         start = start if first is None else max(first, start)
         old, new = seen.table.loc[seen.table["step"] < start], self.run.series(name, start, last, max_points)
         table = pd.concat([old, new], ignore_index=True) if len(old) and len(new) else new if len(new) else old
-        if table["step"].nunique() > 2 * max_points:
+        if np.unique(table["step"].to_numpy(float)).size > 2 * max_points:
             return self.run.series(name, first, last, max_points)
         return table
 

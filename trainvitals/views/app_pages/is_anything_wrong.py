@@ -11,7 +11,7 @@ from trainvitals.views import health
 from trainvitals.views.card import card
 from trainvitals.views.cards import grid
 from trainvitals.views.page import show_page, status_line
-from trainvitals.views.run_view import COST_SCALARS, RunView, last_value
+from trainvitals.views.run_view import RunView, last_value
 from trainvitals.views.verdict_cards import verdict_list
 from trainvitals.views.words import clean, clock, duration, number, plain, share, steps
 
@@ -30,7 +30,7 @@ def body(view: RunView) -> None:
     _events(view)
     _latest(view)
     _cost(view)
-    costs = [card(COST_SCALARS[name]) for name in COST_SCALARS if name in view.latest]
+    costs = [card(description) for description in health.cost_descriptions(view)]
     grid(view, [*(card(description) for description in view.unasked()), *costs])
 
 
