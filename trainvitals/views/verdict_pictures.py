@@ -84,7 +84,7 @@ def _note(parts: Sequence[Measured]) -> str:
         return ""
     if [part.name for part in parts] == ["stability.sharpness", "stability.threshold"]:
         both = parts[0].finite().merge(parts[1].finite(), on="step", suffixes=("", "_level"))
-        num_below = int((both["value"] < both["value_level"]).sum())
+        num_below = int(np.sum(both["value"].to_numpy(float) < both["value_level"].to_numpy(float)))
         return f"Below the threshold at {num_below} of {len(both)} measurements."
     numbers = [f"{number(float(row['value']), 3)} {part.description.title}" for row, part in zip(last, parts,
                                                                                                  strict=True)]
@@ -159,10 +159,11 @@ def _compact(figure: go.Figure) -> go.Figure:
     figure.update_annotations(patch={"y": 1, "yref": "paper", "yanchor": "bottom", "yshift": -1,
                                      "font": {"size": 11, "color": palette.ONSET}}, selector=_is_onset)  # fmt: skip
     figure.update_shapes(line={"color": palette.ONSET, "width": 1.5, "dash": "dot"})
+    top = 44 if figure.layout.showlegend else 22  # pyright: ignore[reportAttributeAccessIssue]
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.12, "x": 0, "font": {"size": 11}, "itemwidth": 30}
     figure.for_each_trace(lambda line: line.update(error_y={"visible": False}), selector={"type": "scatter"})
     figure.update_layout(yaxis={"title": {"text": words}})
-    return figure.update_layout(height=HEIGHT, legend=legend, margin={"t": 44 if figure.layout.showlegend else 22})
+    return figure.update_layout(height=HEIGHT, legend=legend, margin={"t": top})
 
 
 def _is_onset(annotation: go.layout.Annotation) -> bool:
