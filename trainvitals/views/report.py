@@ -189,7 +189,7 @@ def _chart(view: RunView, item: Card, budget: _Budget) -> str:
         return f'<figure>{head}<p class="soft">This chart cannot be drawn: {_text(error)}</p></figure>'
     if not budget.take(item.title, len(text)):
         return ""
-    height = int(figure.layout.height or charts.HEIGHT)
+    height = int(json.loads(text)["layout"].get("height", charts.HEIGHT))
     return (f'<figure>{head}<div class="chart" role="img" aria-label="{_text(item.title)}" '
             f'style="height:{height}px"></div>{data_block(text)}</figure>')  # fmt: skip
 

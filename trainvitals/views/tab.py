@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 KEY = "tab"
 HIDDEN_MS = 2000  # a glance at another tab does not count
@@ -29,7 +30,7 @@ export default function ({ data, setStateValue }) {
 }
 """  # constant: nothing of a run ever goes in here
 
-_component = st.components.v2.component("trainvitals_tab", js=SCRIPT)
+_component = component("trainvitals_tab", js=SCRIPT)
 
 
 def watch_tab() -> None:
