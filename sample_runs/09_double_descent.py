@@ -17,6 +17,8 @@ Falsified by: a final test error at width 100 that is not the largest of all wid
 descent stops after a hundred steps.
 """
 
+from typing import Any
+
 import torch
 
 import trainvitals as tv
@@ -46,7 +48,7 @@ class ManyStepsOfDescent(torch.optim.Optimizer):
         self.num_calls = 0
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Any = None) -> Any:
         """Go on to ten times as many steps of descent."""
         self.num_calls += 1
         group = self.param_groups[0]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import urllib.request
+
 import pytest
 from typer.testing import CliRunner
 
@@ -48,3 +53,21 @@ def test_wrong_words_are_refused_with_what_to_try(words, code, message):
     done = invoke(*words)
     assert done.exit_code == code
     assert message in " ".join(done.output.replace("│", " ").split())
+
+
+@pytest.mark.slow
+def test_recorded_runs_are_served_and_their_copies_are_gone_afterwards(tmp_path):
+    words = (sys.executable, "-u", "-m", "trainvitals", "sample", "open", "double-descent")
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        try:
+            assert "with 7 recorded runs" in line
+            assert len(list(tmp_path.glob("trainvitals-samples-*/*.sqlite"))) == 7
+            with urllib.request.urlopen(line.split()[1], timeout=30) as page:
+                assert page.status == 200
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+    assert list(tmp_path.glob("trainvitals-samples-*")) == []

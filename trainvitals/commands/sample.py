@@ -74,8 +74,7 @@ def _train(chosen: Sample, seed: int, store: str) -> None:
 
 
 def _train_changed(chosen: Sample, seed: int, settings: list[str], store: str) -> None:
-    pairs = dict(text.partition("=")[::2] for text in settings)
-    changed = chosen.changed(pairs)
+    changed = chosen.changed({key: value for key, _, value in (text.partition("=") for text in settings)})
     say(f"{chosen.title} With {', '.join(f'{key}={value}' for key, value in changed.items())}.")
     run = chosen.train(seed, **changed, store=store, name=chosen.name)
     say(f"run {run.id} ({run.status}), in {run.path}")
