@@ -208,7 +208,7 @@ def test_a_heatmap_is_bounded_by_pixels_and_two_layers_of_one_text_stay_two_rows
     assert np.shape(found["z"]) == (200, most_columns(200))
     assert len(set(found["y"])) == 200
     assert found["z"][199][0] == 200.0
-    assert len(figure.to_json()) < 400_000
+    assert len(figure.to_json()) < 300_000
 
 
 def test_a_heatmap_of_nothing_but_zeros_is_coloured():

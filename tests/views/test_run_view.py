@@ -91,6 +91,6 @@ def test_of_many_layers_no_more_steps_are_read_than_a_heatmap_shows(tmp_path):
             writer.append(Record(step, 1e9 + step, {"v": Reading(np.full(100, float(step)), keys=keys)}))
     with open_run(writer.path) as run:
         points = RunView(run).points("v")
-        assert points["step"].nunique() == most_points(100) == 300
+        assert points["step"].nunique() == most_points(100) == 200
         assert points["step"].iloc[-1] == 699
         assert run.spent("v") == (0.0, 700)

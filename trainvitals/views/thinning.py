@@ -13,7 +13,7 @@ MAX_CHART_POINTS = 1250  # of all runs that a chart compares
 MIN_POINTS_EACH = 200
 MAX_COLUMNS = 300  # of a heatmap
 MIN_COLUMNS = 50
-MAX_CELLS = 30_000  # of a heatmap: about two pixels by two, however many layers there are
+MAX_CELLS = 20_000  # of a heatmap: about three pixels by three, however many layers there are
 MAX_TICKS = 200  # marks of missing points
 
 
@@ -62,7 +62,7 @@ def most_columns(num_keys: int) -> int:
     """Return how many steps a heatmap with so many rows shows at most.
 
     >>> most_columns(10), most_columns(200), most_columns(10_000)
-    (300, 150, 50)
+    (300, 100, 50)
     """
     return max(MIN_COLUMNS, min(MAX_COLUMNS, MAX_CELLS // max(num_keys, 1)))
 
@@ -71,7 +71,7 @@ def most_points(num_keys: int) -> int:
     """Return how many measurements of a metric are read at most: of one with many keys as many as a heatmap shows.
 
     >>> most_points(1), most_points(200)
-    (1000, 150)
+    (1000, 100)
     """
     return max(MIN_COLUMNS, min(MAX_POINTS, MAX_CELLS // max(num_keys, 1)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,12 @@ def picture(view: RunView, verdict: Verdict) -> Picture | None:
     """Return the chart of the first evidence that can be drawn, with the onset; None if there is none."""
     drawable = [e for e in verdict.evidence if e.metric in view.latest and not view.points(e.metric).empty
                 and view.descriptions[e.metric].chart not in (Chart.WATERFALL, Chart.LANDSCAPE)]  # fmt: skip
-    return evidence_picture(view, verdict, drawable[0]) if drawable else None
+    if not drawable:
+        return None
+    first = drawable[0]
+    token = view.token(first.metric, PAIRS.get(first.metric, ("", ""))[0])
+    return view.once(f"picture {verdict.condition}", (verdict, token, view.span, view.window),
+                     lambda: evidence_picture(view, verdict, first))  # fmt: skip
 
 
 def evidence_picture(view: RunView, verdict: Verdict, evidence: Evidence) -> Picture:
@@ -70,11 +76,16 @@ def healthy_pictures(view: RunView) -> list[Picture]:
     """Return up to three charts that a healthy run can be seen by, of what was measured."""
     found: list[Picture] = []
     for title, lines in _HEALTHY:
-        if all(name in view.latest and not view.points(name).empty for name, _ in lines):
-            parts = [_named(_largest_or_median(view.measured(name)), words) for name, words in lines]
-            figure = charts.lines(parts, references=(), span=view.span, revision=f"healthy {title}")
-            found.append(Picture(title, _compact(figure), _note(parts)))
-    return found[:MAX_HEALTHY]
+        if len(found) < MAX_HEALTHY and all(n in view.latest and not view.points(n).empty for n, _ in lines):
+            token = (view.token(*(name for name, _ in lines)), view.span, view.window)
+            found.append(view.once(f"healthy {title}", token, partial(_healthy_picture, view, title, lines)))
+    return found
+
+
+def _healthy_picture(view: RunView, title: str, lines: Sequence[tuple[str, str]]) -> Picture:
+    parts = [_named(_largest_or_median(view.measured(name)), words) for name, words in lines]
+    figure = charts.lines(parts, references=(), span=view.span, revision=f"healthy {title}")
+    return Picture(title, _compact(figure), _note(parts))
 
 
 def _note(parts: Sequence[Measured]) -> str:
