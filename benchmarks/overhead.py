@@ -182,7 +182,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     notes = [
         f"Blocks of about {BLOCK_SECONDS:.0f} s of an unwatched and a watched twin in turns, default metrics, probes "
-        f"of 64 + 64 samples. Measured share: watched time that the unwatched twin does not need, of the whole (smallest–"
+        f"of 64 + 64 samples. Measured share: watched time that the unwatched twin does not need (smallest–"
         f"largest of {NUM_GROUPS} interleaved groups of blocks). Measuring before the first step is given apart; the "
         "run's own figures hold it. In rows shorter than a minute the first minute's share may be spent at once.",
     ]
