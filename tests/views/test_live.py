@@ -127,6 +127,6 @@ class TestInChromium:
             wait_for(lambda: wire.is_quiet(page, 3), 15)  # 2 s until it counts as hidden, and what was on its way
             before = last_x(page)
             page.evaluate(SET_HIDDEN, False)
-            wait_for(lambda: last_x(page) > before, 5)
+            wait_for(lambda: last_x(page) > before, 15)
             assert not wire.is_quiet(page, 3)
             assert wire.foreign == []
