@@ -10,7 +10,7 @@ from functools import partial
 import plotly.graph_objects as go
 import streamlit as st
 
-from trainvitals.schema import Chart, Description
+from trainvitals.schema import Chart, Description, Status
 from trainvitals.views import charts, downloads
 from trainvitals.views.card import Card
 from trainvitals.views.run_view import RunView
@@ -19,7 +19,7 @@ from trainvitals.views.store_folder import store_folder
 from trainvitals.views.words import latex, plain
 
 CHART_CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
-DRAG = {"dragmode": "select", "selectdirection": "h"}  # a stretch of steps, for all charts
+DRAG = {"dragmode": "select", "selectdirection": "h"}  # a stretch of steps, for all charts; of a run that is over
 _log = logging.getLogger(__name__)
 
 
@@ -96,15 +96,17 @@ def _chart(view: RunView, item: Card, what: str) -> None:
     is_over_steps = item.over_steps and _has_step_axis(view, recorded)
     onsets = view.onsets if is_over_steps else ()
 
+    is_dragged = is_over_steps and view.status in (Status.FINISHED, Status.CRASHED)
+
     def drawn() -> go.Figure:
         figure = charts.with_onsets(item.draw(view, what), onsets, view.span)
-        return figure.update_layout(DRAG) if is_over_steps else figure
+        return figure.update_layout(DRAG) if is_dragged else figure
 
-    token = (view.token(*recorded), view.span, view.window, view.options, onsets)
+    token = (view.token(*recorded), view.span, view.window, view.options, onsets, is_dragged)
     figure = view.once(f"figure {what}", token, drawn)
     config, alt = view.options.config(downloads.file_name(view.run.name, *item.names[:1])), plain(item.title)
     key = f"chart-{what}"
-    if is_over_steps:
+    if is_dragged:
         st.plotly_chart(figure, key=key, config=config, alt=alt, on_select=partial(dragged, key), selection_mode="box")
     else:
         st.plotly_chart(figure, key=key, config=config, alt=alt)

@@ -1,8 +1,9 @@
 """The steps that all charts show: dragged over in a chart or typed in the sidebar, kept in the address.
 
 Streamlit (1.67) names a chart by what is drawn in it, key or no key (`key_as_main_identity=False` in its
-`elements/plotly_chart.py`): with each new point it is mounted anew, and a zoom made inside it is gone. So a drag
-chooses the steps here, for all charts, and they stay while the run goes on.
+`elements/plotly_chart.py`): with each new point it is mounted anew, and a zoom made inside it is gone. So the
+steps are chosen for all charts: by the two fields, and of a run that is over by a drag too. While a run goes on, a
+drag would be lost to the next point.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def step_range() -> None:
                       placeholder="first")  # fmt: skip
     right.number_input("To step", min_value=1, value=None, step=1, key="to", bind="query-params",
                        placeholder="last",
-                       help="Zoom all charts; it stays while the run goes on. Or drag over a chart.")  # fmt: skip
+                       help="Zoom all charts; it stays while a run goes on. Of one that is over: drag over a chart.")  # fmt: skip
     if chosen_steps() != (None, None):
         st.button("Show all steps", key="all-steps", on_click=_all_steps, width="stretch")
 
