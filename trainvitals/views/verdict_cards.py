@@ -102,14 +102,19 @@ def _words(view: RunView, verdict: Verdict) -> None:
     if verdict.relation:
         st.markdown(f":material/subdirectory_arrow_right: *{plain(verdict.relation)}*")
     evidence = told(verdict.evidence) if verdict.head else []
-    st.markdown(plain(verdict.head or verdict.summary, TEXT_LENGTH))
+    st.markdown(_prose(verdict.head or verdict.summary))
     if evidence:
-        st.markdown("\n".join(f"- At step {plain(steps(e.step))}, {plain(e.sentence or e.words)}" for e in evidence))
+        st.markdown("\n".join(f"- At step {plain(steps(e.step))}, {_prose(e.sentence or e.words)}" for e in evidence))
     if verdict.advice:
-        st.markdown(f"**Try:** {plain(verdict.advice[0].text, TEXT_LENGTH)}")
+        st.markdown(f"**Try:** {_prose(verdict.advice[0].text)}")
     with st.expander("Explain"):
         _explanation(verdict)
         _disagree(view, verdict)
+
+
+def _prose(text: str) -> str:
+    """Return a sentence for the page; no line breaks between a number and its per cent sign."""
+    return plain(text, TEXT_LENGTH).replace(" %", "\N{NARROW NO-BREAK SPACE}%")
 
 
 def _explanation(verdict: Verdict) -> None:
