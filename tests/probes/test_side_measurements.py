@@ -235,7 +235,6 @@ def test_what_a_budget_paces_and_finds_no_room_is_made_up_for(tmp_path):
         os.kill(link.pid, signal.SIGCONT)
         wait_for(lambda: link.has_room)
         step(model, optimizer, x, y)
-        assert link.num_waiting == 1
     with tv.open_run(run.path) as read:
         assert read.series("hessian.top")["step"].iloc[-1] == 601  # of no schedule: as soon as there was room
         assert read.series("probe.dropped")["value"].iloc[-1] > 0
