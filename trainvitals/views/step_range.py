@@ -28,7 +28,7 @@ def step_range() -> None:
                       placeholder="first")  # fmt: skip
     right.number_input("To step", min_value=1, value=None, step=1, key="to", bind="query-params",
                        placeholder="last",
-                       help="Zoom all charts; it stays while a run goes on. Of one that is over: drag over a chart.")  # fmt: skip
+                       help="Of all charts; kept while a run goes on. When over: drag in a chart.")  # fmt: skip
     if chosen_steps() != (None, None):
         st.button("Show all steps", key="all-steps", on_click=_all_steps, width="stretch")
 
