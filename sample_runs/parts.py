@@ -126,7 +126,7 @@ def modular_sums(modulus: int, train_share: float, seed: int) -> tuple[tuple[Ten
     return (x[train], y[train]), (x[test], y[test])
 
 
-def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, norm: type[nn.Module] | None = None,
+def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, norm: Callable[[int], nn.Module] | None = None,
         dropout: float = 0.0, bias: bool = True) -> nn.Sequential:  # fmt: skip
     """Return linear layers of these widths, inputs and outputs included, with a non-linearity between each two.
 

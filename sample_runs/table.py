@@ -23,7 +23,7 @@ WANTED: dict[str, str | None] = {
     "One step widens the gap by lr · tr Cov(g)/n": None,
     "Two denoisers on disjoint halves agree with enough data": None,
     "OUI orders weight decays early": "oui-weight-decay",
-    "Before a norm layer, decay only sets the effective learning rate": None,
+    "Before a norm layer, decay only sets the effective learning rate": "scale-invariant-weights",
     "Distance from the start grows like log t": "distance-log-t",
     "Gradients agree on real labels, early": "random-labels",
     "An easy feature starves the others": "gradient-starvation",
@@ -61,8 +61,8 @@ wall-clock for all runs of one seed, measurements included, on a 2-core machine 
 several times faster.
 
 Most bounds in the claims stood before the runs. For neural-collapse, class-imbalance, stability-gap, loss-misleads,
-benign-overfitting and norm-placement the recipe or a bound was changed after a look at one to three of the seeds that
-are told here.
+benign-overfitting, norm-placement and scale-invariant-weights the recipe or a bound was changed after a look at one to
+three of the seeds that are told here.
 
 `trainvitals sample NAME` trains one, `trainvitals sample open NAME` shows its recorded runs.
 """
