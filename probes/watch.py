@@ -109,7 +109,8 @@ def watch(
             and groups to these. None follows each diagnostic's own interval. Schedules are `trainvitals.every`,
             `log_spaced`, `at_steps`, `on_epoch_end` and `on_spike`; `|` joins them.
         budget: share of wall time that measuring may take, as "5%" or 0.05, over the run and over the last minute.
-            It is spent by value for cost: intervals become longer until it suffices (see docs/cost.md). None follows the schedule exactly. By default 5 %; with a schedule of your own only
+            It is spent by value for cost: intervals become longer until it suffices (see docs/cost.md). None follows
+            the schedule exactly. By default 5 %; with a schedule of your own only
             for what is dear (Hessian products, per-sample gradients) and came with a preset: all else, and what
             you name in `probes` or `every`, follows the schedule exactly.
         where: "inline" measures between two steps of training. "side" copies model and optimiser to a second process
