@@ -90,10 +90,14 @@ SET_HIDDEN = """hidden => {
 }"""
 WATCH_FRAMES = """seconds => new Promise(done => {
   const seen = [], start = performance.now(), look = () => {
-    const main = document.querySelector('[data-testid=stMainBlockContainer]');
-    const faded = [...document.querySelectorAll('.stPlotlyChart')].some(
+    const charts = [...document.querySelectorAll('.stPlotlyChart')];
+    const faded = charts.some(
       e => Number(getComputedStyle(e.closest('[data-testid=stElementContainer]') || e).opacity) < 1);
-    seen.push([document.querySelectorAll('.js-plotly-plot .main-svg').length, main.scrollHeight, faded]);
+    const named = [...document.querySelectorAll('[class*="st-key-chart-"]')].map(
+      e => [e.className.match(/st-key-chart-\\w+/)[0], e.querySelector('.main-svg') !== null]);
+    const drawn = new Set(named.filter(([, is]) => is).map(([key]) => key));
+    seen.push([new Set(named.map(([key]) => key)).size - drawn.size,
+               document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight, faded]);
     performance.now() - start < 1000 * seconds ? requestAnimationFrame(look) : done(seen);
   };
   look();
@@ -119,8 +123,9 @@ class TestInChromium:
             assert statistics.median(delays) < 2.0, delays
 
             frames = page.evaluate(WATCH_FRAMES, 3)
-            assert min(svgs for svgs, *_ in frames) == frames[0][0]  # no chart is gone for a moment
-            assert len({height for _, height, _ in frames}) == 1  # nothing below them jumps
+            assert max(num_gone for num_gone, *_ in frames) == 0  # no chart is without its picture for a moment
+            heights = [height for _, height, _ in frames]
+            assert max(heights) - min(heights) < 150  # a line of text may come; the place of a chart never collapses
             assert not any(faded for *_, faded in frames)
 
             page.evaluate(SET_HIDDEN, True)
