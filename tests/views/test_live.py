@@ -97,7 +97,7 @@ WATCH_FRAMES = """seconds => new Promise(done => {
       e => [e.className.match(/st-key-chart-\\w+/)[0], e.querySelector('.main-svg') !== null]);
     const drawn = new Set(named.filter(([, is]) => is).map(([key]) => key));
     seen.push([new Set(named.map(([key]) => key)).size - drawn.size,
-               document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight, faded]);
+               document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight, faded, drawn.size]);
     performance.now() - start < 1000 * seconds ? requestAnimationFrame(look) : done(seen);
   };
   look();
@@ -124,9 +124,10 @@ class TestInChromium:
 
             frames = page.evaluate(WATCH_FRAMES, 3)
             assert max(num_gone for num_gone, *_ in frames) == 0  # no chart is without its picture for a moment
-            heights = [height for _, height, _ in frames]
+            assert min(num_drawn for *_, num_drawn in frames) >= 5
+            heights = [height for _, height, *_ in frames]
             assert max(heights) - min(heights) < 150  # a line of text may come; the place of a chart never collapses
-            assert not any(faded for *_, faded in frames)
+            assert not any(faded for *_, faded, _ in frames)
 
             page.evaluate(SET_HIDDEN, True)
             wait_for(lambda: wire.is_quiet(page, 3), 15)  # 2 s until it counts as hidden, and what was on its way
