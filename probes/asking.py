@@ -42,7 +42,7 @@ def _asked(diagnostic: Diagnostic, schedule: Schedule, read: Collection[str], is
         family=diagnostic.cost(),
         interval=schedule.num_steps if isinstance(schedule, Every) else None,
         is_free=is_free and not needs & Needs.TRAJECTORY,  # copies are begun a step ahead, on every rank
-        weight=_OF_VERDICTS if not read.isdisjoint(diagnostic.descriptions()) else 1.0,
+        weight=_OF_VERDICTS if any(name in read for name in diagnostic.descriptions()) else 1.0,
         num_passes=max(own, _PASSES_OF_SLOW) if diagnostic.is_slow else own,
         num_shared=shared,
         is_dear=diagnostic.is_dear(),

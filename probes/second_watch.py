@@ -17,8 +17,15 @@ from torch.optim import Optimizer
 class OpenWatch(Protocol):
     """What is asked of a watch here."""
 
-    id: str
-    is_open: bool
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it measures still."""
+        ...
 
     def give_way(self, to: str) -> None:
         """Finish the run because another one takes over."""

@@ -38,7 +38,7 @@ def train(seed=0, *, weight_decay=5e-3, scale=1.0, learning_rate=0.05, width=128
     torch.manual_seed(seed)
     model = mlp(64, width, width, 10, norm=partial(torch.nn.BatchNorm1d, affine=False))
     with torch.no_grad():
-        model[3].weight *= scale  # between the two norm layers
+        model[3].get_parameter("weight").mul_(scale)  # between the two norm layers
     loss = torch.nn.functional.cross_entropy
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
     with tv.watch(model, optimizer, loss=loss, train=data.train, heldout=data.test, name=name, store=store, budget=None,
