@@ -184,7 +184,7 @@ def split_details(details: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     small: dict[str, Any] = {}
     large: dict[str, NDArray] = {}
     for key, value in details.items():
-        array = value if isinstance(value, np.ndarray) else None
+        array = value if isinstance(value, np.ndarray) else _array_of(value)
         if isinstance(value, list | tuple) and len(value) > MAX_LIST:
             array = _numbers(value)
         if array is not None and array.ndim == 1 and array.dtype.kind in "fiub" and array.size <= MAX_DETAIL_NUMBERS:
@@ -194,6 +194,14 @@ def split_details(details: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         if plain is not None and len(json.dumps(plain)) <= MAX_DETAIL_CHARACTERS:
             small[str(key)] = plain
     return small, large
+
+
+def _array_of(value: Any) -> NDArray | None:
+    """Return a tensor in one dimension as an array, known by what it can do: torch is not imported here."""
+    if getattr(value, "ndim", 0) != 1 or not hasattr(value, "detach"):
+        return None
+    tensor = value.detach().cpu()
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _numbers(values: list | tuple) -> NDArray | None:
