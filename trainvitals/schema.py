@@ -180,6 +180,7 @@ class Evidence:
     is_past: bool = False  # it tells of what happened at `step`, whatever came after
     sentence: str = ""  # words, value and threshold as one clause without its step, if it holds
     repeats: bool = False  # it says more of a number that evidence before it gives: it counts, and is not told again
+    symptom: str = ""  # what is to be seen, where other conditions are about it too: "the weights grew"
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,7 @@ class Verdict:
     head: str = ""  # the summary's first sentence, without the evidence
     follows: str = ""  # id of the condition that probably brought this one about; it stands right behind that one
     relation: str = ""  # in words, when it began beside that condition
+    covered_by: str = ""  # of a healthy one: id of what is found and tells of the same symptom already
 
     def to_json(self) -> str:
         """Return the verdict as one JSON object."""

@@ -1,11 +1,14 @@
 """Consequences: what can follow, told apart by when it began; grouped behind their cause and never hidden."""
 
+from dataclasses import replace
+
 import pytest
 
-from trainvitals.schema import Verdict, VerdictState
+from trainvitals.schema import Evidence, Verdict, VerdictState
 from trainvitals.verdicts.condition import Condition, Judgement, conditions
-from trainvitals.verdicts.consequences import linked, root
+from trainvitals.verdicts.consequences import covered, linked, root
 from trainvitals.verdicts.engine import judge
+from trainvitals.verdicts.sign import LOSS_LOST, SYMPTOMS, WEIGHTS_GREW
 
 ALARM, WATCH, HEALTHY = VerdictState.ALARM, VerdictState.WATCH, VerdictState.HEALTHY
 BY_ID = {condition.id: condition for condition in conditions()}
@@ -90,3 +93,26 @@ def test_the_worst_comes_first_then_the_earliest_and_consequences_stand_behind_t
     found = judge(Facts(), asked)
     assert [v.condition for v in found] == ["cause", "effect", "early", "late", "slight", "calm"]
     assert [v.state for v in found] == [WATCH, ALARM, ALARM, ALARM, WATCH, HEALTHY]
+
+
+def test_what_is_told_of_by_a_finding_is_not_called_not_found():
+    thrown = Evidence("weights.norm.value", 90, 1414.0, "above", 10.0, "the bank", symptom=WEIGHTS_GREW)
+    cause = replace(verdict("step_too_large", 80), evidence=(thrown,))
+    other = verdict("weight_norm_growth", None, HEALTHY)
+    quiet = verdict("overfitting", None, HEALTHY)
+    by = {v.condition: v.covered_by for v in covered([cause, other, quiet], BY_ID)}
+    assert by == {"step_too_large": "", "weight_norm_growth": "step_too_large", "overfitting": ""}
+    over = replace(cause, evidence=(replace(thrown, holds=False),))
+    assert covered([over, other], BY_ID)[1].covered_by == ""
+    assert covered([replace(cause, state=HEALTHY), other], BY_ID)[1].covered_by == ""
+
+
+def test_the_cause_is_named_where_two_findings_tell_of_one_symptom():
+    lost = Evidence("loss.train", 90, 0.6, "above", 0.5, "the bank", symptom=LOSS_LOST)
+    dead, large = (replace(verdict(c, 80), evidence=(lost,)) for c in ("dead_units", "step_too_large"))
+    assert covered([dead, large, verdict("plasticity_loss", None, HEALTHY)], BY_ID)[2].covered_by == "step_too_large"
+
+
+def test_symptoms_are_of_those_that_there_are():
+    assert {symptom for condition in BY_ID.values() for symptom in condition.symptoms} <= set(SYMPTOMS)
+    assert all(name in condition.reads for condition in BY_ID.values() for name in condition.rests_on)

@@ -37,7 +37,7 @@ def test_one_tensor_that_leaves_the_others_behind_is_an_alarm_since_it_did():
     judgement = WeightNormGrowth().judge(run(1.2, one_to=40.0, curve=np.clip((STEPS - 800) / 1000, 0, 1)))
     assert judgement.state == VerdictState.ALARM
     assert abs(judgement.since - 800) <= 100
-    assert judgement.summary.startswith("b grows")
+    assert judgement.summary.startswith("b grew")
 
 
 def test_one_tensor_that_grows_fourfold_when_training_is_under_way_is_an_outlier():

@@ -6,9 +6,10 @@ import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
-from trainvitals.verdicts.loss_course import loss_course
+from trainvitals.verdicts.figures import figure
+from trainvitals.verdicts.loss_course import level_sign, loss_course, lost_sign
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
-from trainvitals.verdicts.series import Series
+from trainvitals.verdicts.series import Series, stands_since
 from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
 from trainvitals.verdicts.weigh import weigh
 
@@ -24,6 +25,7 @@ class AttentionLogitGrowth(Condition):
     id = "attention_logit_growth"
     title = "Growing attention logits"
     says = "Attention becomes a hard choice of one token: its gradient vanishes, and training turns unstable."
+    rests_on = (_MAX,)
     reads = (_MAX, _ENTROPY, "loss.train", "chance.loss")
     source = _WORTSMAN
     follows = ("step_too_large",)
@@ -49,9 +51,18 @@ class AttentionLogitGrowth(Condition):
         found = weigh(signs, watch=2, alarm=3, leading=[large])
         missing = [run.why_missing(name) for name in (_ENTROPY, "loss.train") if name not in run.names]
         return found.judgement(
-            f"The attention logits of layer {largest.key} grow",
+            _head(largest),
             f"The attention logits stay moderate (largest {largest.last:.3g} in layer {largest.key})", missing,
         )  # fmt: skip
+
+
+def _head(largest: Series) -> str:
+    """Return what is found, in the past tense once the largest logit stands."""
+    stands = stands_since(largest)
+    if stands is None:
+        return f"The attention logits of layer {largest.key} grow"
+    return f"The attention logits of layer {largest.key} grew, and have stood at about {figure(largest.last)} since " \
+           f"step {stands:,}"
 
 
 def _hard_choice(run: RunFacts, key: str) -> Sign:
@@ -71,13 +82,4 @@ def _no_progress(run: RunFacts) -> list[Sign]:
         course = loss_course(run)
     except Unmeasured:
         return []
-    settled = np.arange(len(course.loss)) >= 5
-    return [
-        Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.4, ABOVE, course.reference_source,
-             "the train loss is at {value:share} of that of guessing, far from fitted", release=0.3, reliability=0.5,
-             kind="loss",
-             quantity="loss over that of guessing"),
-        Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK,
-             "{value:part} of the progress of the train loss is lost again", release=0.2,
-             reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
-    ]  # fmt: skip
+    return [level_sign(course, 0.4, 0.3, more=", far from fitted"), lost_sign(course, 0.3, _BANK, 0.2)]

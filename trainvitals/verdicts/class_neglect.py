@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
-from trainvitals.verdicts.series import Layers, Series
+from trainvitals.verdicts.series import Floats, Layers, Series
 from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
 from trainvitals.verdicts.weigh import weigh
 
@@ -59,25 +61,34 @@ class ClassNeglect(Condition):
         if holding is None:
             return found.judgement("A class is left behind", "No class is left behind")
         kind, key = holding.series.name.split(".")[0][4:], holding.series.key
-        first = _never_learned(run.layers(holding.series.name), key)
-        judgement = found.judgement(f"{kind.capitalize()} {key} is left behind{_early(first)}",
+        first = _never_learned(run.layers(holding.series.name), key, run.chance_accuracy or 0.0)
+        judgement = found.judgement(f"{kind.capitalize()} {key} {_left_behind(first, kind)}",
                                     "No class is left behind")
         judgement = replace(judgement, title=f"{kind.capitalize()} {key} is neglected")
         return judgement if first is None or judgement.since is None else replace(judgement, since=first[0])
 
 
-def _never_learned(recall: Layers, key: str) -> tuple[int, float] | None:
-    """Return the first step and the largest recall of a class that never had a share of the median one's of now."""
+def _never_learned(recall: Layers, key: str, chance: float) -> tuple[int, float] | None:
+    """Return since when the median class is learned, and the largest recall of one that never had a share of that."""
     column = recall.column(key)
-    most = float(running_median(column.value, 3).max())
-    return (int(column.step[0]), most) if most < _LEFT * float(np.nanmedian(recall.value[-1])) else None
+    most = float(column.value.max())
+    if most >= _LEFT * float(np.nanmedian(recall.value[-1])):
+        return None
+    parted = np.flatnonzero(_is_learned(recall, chance))
+    return (int(recall.step[parted[0]]), most) if len(parted) else None
 
 
-def _early(first: tuple[int, float] | None) -> str:
+def _is_learned(recall: Layers, chance: float) -> NDArray[np.bool_]:
+    """Return whether the median class is half way from chance to 1, (n,)."""
+    return np.nanmedian(recall.value, axis=1) > chance + _LEARNED * (1 - chance)
+
+
+def _left_behind(first: tuple[int, float] | None, kind: str) -> str:
     if first is None:
-        return ""
+        return "is left behind"
     most = "always 0 %" if first[1] == 0 else f"never above {figure(first[1], 'share')}"
-    return f", and was from the first measurement on, at step {first[0]:,}: its accuracy was {most}"
+    return f"was never learned: its accuracy was {most}, while the median {kind} was learned from step " \
+           f"{first[0]:,} on"
 
 
 def _signs(run: RunFacts) -> Iterator[Sign]:
@@ -92,9 +103,11 @@ def _signs(run: RunFacts) -> Iterator[Sign]:
             _LEFT,
             BELOW,
             f"{_SAGAWA}; {_BANK}",
-            _in_words(recall, key, kind[4:], _WHERE[where]),
+            partial(_in_words, recall, key, kind[4:], _WHERE[where]),
             release=_LEFT + 0.1,
             reliability=0.6,
+            raw=_as_recorded(recall, key),
+            smoothed="median of the last 3 measurements",
             quantity=f"accuracy on {_WHERE[where]} samples of {kind[4:]} {key} over the median {kind[4:]}'s",
         )
         loss = run.layers(f"{kind}.loss_{where}")
@@ -102,12 +115,18 @@ def _signs(run: RunFacts) -> Iterator[Sign]:
             yield _costly(loss, key, f"{_WHERE[where]} samples of {kind[4:]} {key}", run.chance_loss)
 
 
-def _in_words(recall: Layers, key: str, kind: str, where: str) -> str:
-    own, median = recall.column(key).last, float(np.nanmedian(recall.value[-1]))
+def _in_words(recall: Layers, key: str, kind: str, where: str, at: int) -> str:
+    own, median = recall.value[at, recall.keys.index(key)], float(np.nanmedian(recall.value[at]))
     return (
-        f"the accuracy on {where} samples of {kind} {key} is {figure(own, 'share')}, that is {{value:share}} of the "
-        f"{figure(median, 'share')} of the median {kind}"
+        f"the accuracy on {where} samples of {kind} {key} is {figure(float(own), 'share')}, that of the median {kind} "
+        f"{figure(median, 'share')}: {{value:share}} of it"
     )
+
+
+def _as_recorded(recall: Layers, key: str) -> Floats:
+    """Return the accuracy of a class over the median one's as they were recorded, (n,)."""
+    own, median = recall.value[:, recall.keys.index(key)], np.nanmedian(recall.value, axis=1)
+    return np.nan_to_num(own, nan=1.0) / np.maximum(median, 1e-9)
 
 
 def _worst(recall: Layers, chance: float) -> tuple[np.ndarray, str]:
@@ -116,8 +135,7 @@ def _worst(recall: Layers, chance: float) -> tuple[np.ndarray, str]:
     column = int(np.nanargmin(last))
     smooth = running_median(np.nan_to_num(recall.value[:, column], nan=1.0), 3)
     median = np.nanmedian(recall.value, axis=1)
-    learned = median > chance + _LEARNED * (1 - chance)
-    return np.where(learned, smooth / np.maximum(median, 1e-9), 1.0), recall.keys[column]
+    return np.where(_is_learned(recall, chance), smooth / np.maximum(median, 1e-9), 1.0), recall.keys[column]
 
 
 def _costly(loss: Layers, key: str, samples: str, chance: float) -> Sign:

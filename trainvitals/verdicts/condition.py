@@ -48,6 +48,8 @@ class Condition(abc.ABC):
     is_informational: ClassVar[bool] = False  # no illness: it never goes beyond `watch`
     precedence: ClassVar[int] = 50  # causes before what they bring about: the smaller is read first
     follows: ClassVar[tuple[str, ...]] = ()  # ids of the conditions that can bring it about
+    symptoms: ClassVar[tuple[str, ...]] = ()  # what it is about, of `sign.SYMPTOMS`: others may tell of it too
+    rests_on: ClassVar[tuple[str, ...]] = ()  # metrics without whose values of now it cannot be called healthy
 
     @abc.abstractmethod
     def judge(self, run: RunFacts) -> Judgement:

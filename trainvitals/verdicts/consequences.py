@@ -63,6 +63,25 @@ def _in_words(later: int, cause: str, soon: float) -> str:
     return f"Began {apart} after “{cause}”, and {'probably follows' if later <= soon else 'may follow'} from it."
 
 
+def covered(verdicts: Sequence[Verdict], by_id: Mapping[str, Condition]) -> list[Verdict]:
+    """Return the verdicts with `covered_by` filled in where a healthy one's symptom is told of by one that is found.
+
+    Weights that one huge step threw are no growth out of proportion, and a reader who is told of them must not read
+    that nothing was found of the kind.
+    """
+    told: dict[str, str] = {}
+    found = [v for v in verdicts if v.state in FOUND and not v.is_informational]
+    for v in sorted(found, key=lambda v: (by_id[v.condition].precedence, v.since or 0)):  # causes before consequences
+        for symptom in (e.symptom for e in v.evidence if e.holds and e.symptom):
+            told.setdefault(symptom, v.condition)
+    return [_covered(v, by_id[v.condition].symptoms, told) for v in verdicts]
+
+
+def _covered(v: Verdict, symptoms: Sequence[str], told: Mapping[str, str]) -> Verdict:
+    by = next((told[symptom] for symptom in symptoms if symptom in told), "")
+    return replace(v, covered_by=by) if by and v.state == VerdictState.HEALTHY else v
+
+
 def root(v: Verdict, by_id: Mapping[str, Verdict]) -> Verdict:
     """Return the verdict that stands at the beginning of the chain; the verdict itself if it follows from none."""
     seen = {v.condition}

@@ -7,15 +7,16 @@ import numpy as np
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.figures import figure
-from trainvitals.verdicts.loss_course import loss_course
+from trainvitals.verdicts.loss_course import level_sign, loss_course, lost_sign
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
-from trainvitals.verdicts.series import Series
-from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.series import Ints, Layers, Series
+from trainvitals.verdicts.sign import ABOVE, BELOW, RANK_FELL, UNITS_DIED, Sign
 from trainvitals.verdicts.weigh import weigh
 
 _LYLE = "Lyle et al. 2023, Understanding plasticity in neural networks"
 _LU = "Lu et al. 2020, Dying ReLU and Initialization: Theory and Numerical Examples"
 _BANK = "measured on the bank of labelled runs, setting half"
+_HALF = 0.5  # of a layer
 
 
 class DeadUnits(Condition):
@@ -24,6 +25,8 @@ class DeadUnits(Condition):
     id = "dead_units"
     title = "Dead units"
     says = "Units put out 0 on every sample: they pass no gradient, do not learn any more, and rarely come back."
+    symptoms = (UNITS_DIED,)
+    rests_on = ("units.dead",)
     reads = ("units.dead", "rank.effective")
     source = _LU
     follows = ("step_too_large", "attention_logit_growth")
@@ -43,8 +46,8 @@ class DeadUnits(Condition):
         """
         layers = run.need_layers("units.dead", 4)
         worst = layers.column(_worst(layers.keys, [layers.column(key) for key in layers.keys]))
-        many = Sign(worst, 0.5, ABOVE, _BANK, f"{{value:share}} of layer {worst.key} is dead", release=0.4,
-                    kind="share", repeats=True)  # fmt: skip
+        many = Sign(worst, _HALF, ABOVE, _BANK, f"{{value:share}} of layer {worst.key} is dead", release=0.4,
+                    kind="share", repeats=True, symptom=UNITS_DIED)  # fmt: skip
         more = Sign(worst.with_values(worst.value - worst.value[0]), 0.25, ABOVE, _BANK,
                     f"{{value:points}} more of layer {worst.key} is dead than at the start", release=0.15,
                     kind="share", quantity="rise of the share of dead units", repeats=True)  # fmt: skip
@@ -53,26 +56,46 @@ class DeadUnits(Condition):
             Sign(worst, 0.85, ABOVE, _BANK, "next to nothing is left of the layer", release=0.75, reliability=0.5,
                  repeats=True),
             Sign(_late_rise(worst), 0.2, ABOVE, _BANK,
-                 "{value:share} of its units have died since a fifth of the run was over",
-                 release=0.12,
-                 reliability=0.5, quantity="rise of the share since a fifth of the run"),
+                 lambda at: _risen(worst, at), release=0.12, reliability=0.5,
+                 quantity="rise of the share since a fifth of the run"),
             *_narrower(run, next((sign.since for sign in shares if sign.holds), None)),
             *_no_learning(run),
         ]  # fmt: skip
         found = weigh([*shares, *matters], watch=2, alarm=3, leading=shares)
         return found.judgement(
-            f"Units of layer {worst.key} are dead: {figure(worst.last, 'share')} put out 0 on every sample that was "
-            f"looked at",
+            _head(layers, worst),
             f"The worst, layer {worst.key}, has {figure(worst.last, 'share')} dead units",
             () if "rank.effective" in run.names else (run.why_missing("rank.effective"),),
         )
 
 
+def _head(layers: Layers, worst: Series) -> str:
+    """Return in words where units are dead: in how many layers more than half, and how many in the worst."""
+    last = np.array([column.last if column else 0.0 for column in map(layers.column, layers.keys)])
+    share, num = figure(worst.last, "share"), int(np.sum(last > _HALF))
+    what = f"{share} put out 0 on every sample that was looked at"
+    if num > 1:
+        return f"In {num} of {len(last)} layers more than half of the units are dead; in the worst, {worst.key}, {what}"
+    return f"Units of layer {worst.key} are dead: {what}"
+
+
 def _late_rise(share: Series) -> Series:
     """Return the rise since a fifth of the run so far, the first five measurements left out as settling."""
-    index = np.arange(len(share))
-    base = np.minimum(np.maximum(index // 5, 5), index)
-    return share.with_values(share.value - share.value[base])
+    return share.with_values(share.value - share.value[_fifth(len(share))])
+
+
+def _fifth(num: int) -> Ints:
+    """Return for each point the index of the one at a fifth of the run so far, (n,)."""
+    index = np.arange(num)
+    return np.minimum(np.maximum(index // 5, 5), index)
+
+
+def _risen(share: Series, at: int) -> str:
+    """Return in words how many died since a fifth of the run so far, as the chart shows it."""
+    then = int(_fifth(len(share))[at])
+    before = figure(float(share.value[then]), "share")
+    return (f"from {before} at step {share.step[then]:,}, a fifth of the run so far, "
+            f"to {figure(float(share.value[at]), 'share')} now their share rose by {{value:points}}")  # fmt: skip
 
 
 def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
@@ -86,9 +109,9 @@ def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
     words = "the features have {value:share} of the rank that they had before"
     if since < rank.step[-1] / 5:  # every net goes down to the rank that its task needs, early
         return [Sign(fall.with_values(fall.value / before), 0.25, BELOW, _LYLE, words, release=0.3, patience=2,
-                     reliability=0.5, quantity="effective rank over that before")]  # fmt: skip
+                     reliability=0.5, quantity="effective rank over that before", symptom=RANK_FELL)]  # fmt: skip
     return [Sign(fall.with_values(fall.value / before), 0.75, BELOW, _LYLE, words, release=0.85, patience=2,
-                 reliability=0.5, quantity="effective rank over that before")]  # fmt: skip
+                 reliability=0.5, quantity="effective rank over that before", symptom=RANK_FELL)]  # fmt: skip
 
 
 def _no_learning(run: RunFacts) -> list[Sign]:
@@ -96,15 +119,7 @@ def _no_learning(run: RunFacts) -> list[Sign]:
         course = loss_course(run)
     except Unmeasured:
         return []
-    settled = np.arange(len(course.loss)) >= 5
-    return [
-        Sign(course.loss.with_values(course.lost), 0.3, ABOVE, _BANK,
-             "{value:part} of the progress of the train loss is lost again", release=0.2,
-             reliability=0.5, kind="loss", quantity="share of the progress that was lost"),
-        Sign(course.loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
-             "the train loss is at {value:share} of that of guessing", release=0.8, reliability=0.5, kind="loss",
-             quantity="loss over that of guessing"),
-    ]  # fmt: skip
+    return [lost_sign(course, 0.3, _BANK, 0.2), level_sign(course, 0.9, 0.8)]
 
 
 def _worst(keys: tuple[str, ...], columns: list[Series]) -> str:

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from trainvitals.schema import Verdict, VerdictState
 from trainvitals.verdicts.condition import Condition, Judgement, conditions
-from trainvitals.verdicts.consequences import linked, root
+from trainvitals.verdicts.consequences import covered, linked, root
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 
+_TWICE = 2  # a value that is missing once may be back
 _RANK = {VerdictState.ALARM: 0, VerdictState.WATCH: 1, VerdictState.HEALTHY: 2, VerdictState.UNKNOWN: 3}
 
 
@@ -53,6 +54,7 @@ def judge(facts: RunFacts, chosen: Iterable[Condition] | None = None) -> list[Ve
     asked = list(conditions() if chosen is None else chosen)
     by_id = {condition.id: condition for condition in asked}
     found = linked([_verdict(condition, facts) for condition in asked], by_id, facts.last_step)
+    found = covered(found, by_id)
     verdict = {v.condition: v for v in found}
     roots = {v.condition: root(v, verdict) for v in found}
     worst: dict[str, int] = {}
@@ -91,12 +93,25 @@ def _verdict(condition: Condition, facts: RunFacts) -> Verdict:
 
 def _judged(condition: Condition, facts: RunFacts) -> Judgement:
     try:
-        return condition.judge(facts)
+        judgement = condition.judge(facts)
+        gone = _gone(condition, facts) if judgement.state == VerdictState.HEALTHY else ()
+        return _unknown(gone) if gone else judgement
     except Unmeasured as reason:
         return _unknown(reason.missing)
     except Exception as error:  # one condition that fails must not hide the others
         logging.getLogger(__name__).exception("the condition %r failed", condition.id)
         return _unknown((f"the judgement failed with {type(error).__name__}: {error}",))
+
+
+def _gone(condition: Condition, facts: RunFacts) -> tuple[str, ...]:
+    """Return since when, and why, what a condition rests on has had no value, twice at least: then it tells nothing."""
+    reasons = []
+    for name in condition.rests_on:
+        ends = [raw.step[-1] for raw in (facts.raw(name), facts.raw_layers(name)) if len(raw.step)]
+        since = [(step, why) for step, why in facts.absences(name) if step > max(ends, default=-1)]
+        if len(since) >= _TWICE:
+            reasons.append(f"{name}: no value since step {since[0][0]:,}, because {since[-1][1]}")
+    return tuple(reasons)
 
 
 def _unknown(missing: tuple[str, ...]) -> Judgement:

@@ -12,8 +12,8 @@ from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.loss_course import loss_course
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.series import Ints, Series
-from trainvitals.verdicts.sign import ABOVE, Sign
-from trainvitals.verdicts.spikes import WINDOW, Spike, find_spikes
+from trainvitals.verdicts.sign import ABOVE, LOSS_LEAPT, LOSS_LOST, Sign
+from trainvitals.verdicts.spikes import WINDOW, Spike, batches, find_spikes
 from trainvitals.verdicts.weigh import weigh
 
 _CHOWDHERY = "Chowdhery et al. 2023, PaLM: Scaling Language Modeling with Pathways, section 5.1"
@@ -28,6 +28,7 @@ class LossSpikes(Condition):
     id = "loss_spikes"
     title = "Loss spikes"
     says = "Single steps throw the model off and it finds back: time is lost, and one day it may not find back."
+    symptoms = (LOSS_LEAPT, LOSS_LOST)
     reads = ("loss.train", "the loss that you log")
     source = _CHOWDHERY
     follows = ("step_too_large", "attention_logit_growth")
@@ -45,7 +46,7 @@ class LossSpikes(Condition):
         count = _count(loss.name, run.series(loss.name).step, spikes)
         what = "spikes in the last three quarters of the run"
         one = Sign(count, 0.5, ABOVE, _IGLEWICZ, "it has spiked {value} times", patience=1, reliability=0.7,
-                   quantity=what, repeats=True)
+                   quantity=what, repeats=True, symptom=LOSS_LEAPT)
         again = "it spikes again and again"
         more = Sign(count, 2.5, ABOVE, _IGLEWICZ, again, patience=1, reliability=0.7, quantity=what, repeats=True)
         found = weigh([one, more], watch=1, alarm=2, leading=[one])
@@ -54,15 +55,18 @@ class LossSpikes(Condition):
         since = _first(spikes, count)
         told = [s for s in spikes if s.step >= since]
         judgement = found.judgement(_told(loss.name, told), "")
-        return replace(judgement, since=since, advice=(_look(told), *self.advice[1:]))
+        return replace(judgement, since=since, advice=(_look(told, run.every_point(loss.name)), *self.advice[1:]))
 
 
-def _look(recent: list[Spike]) -> Advice:
+def _look(recent: list[Spike], loss: Series) -> Advice:
     """Return the first advice with the steps to look at."""
-    named = ", ".join(f"{spike.step:,}" for spike in recent[:_NAMED]) + (", …" if len(recent) > _NAMED else "")
-    batches = "the batch" if len(recent) == 1 else "the batches"
-    return Advice(f"Look at {batches} just before step{'s' * (len(recent) > 1)} {named}; skip such batches if the "
-                  "spikes come from the data.", _CHOWDHERY)  # fmt: skip
+    if len(recent) == 1:
+        step = recent[0].step
+        where = batches(int(loss.step[loss.step < step][-1]), step)
+    else:
+        named = ", ".join(f"{spike.step:,}" for spike in recent[:_NAMED]) + (", …" if len(recent) > _NAMED else "")
+        where = f"the batches just before the leaps, at steps {named}"
+    return Advice(f"Look at {where}; skip such batches if the spikes come from the data.", _CHOWDHERY)
 
 
 def _told(name: str, recent: list[Spike]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from trainvitals.schema import Advice, VerdictState
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.figures import figure
-from trainvitals.verdicts.heldout_course import PROBE_HELDOUT, PROBE_TRAIN, HeldoutCourse, heldout_course
+from trainvitals.verdicts.heldout_course import PROBE_HELDOUT, PROBE_TRAIN, SMOOTH, HeldoutCourse, heldout_course
 from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.series import Floats, Series
@@ -96,6 +96,11 @@ def _go_back(course: HeldoutCourse) -> Advice:
     )
 
 
+def _rise_as_recorded(course: HeldoutCourse) -> Floats:
+    """Return how far the recorded loss stands above that of the turn, (n,)."""
+    return course.loss.value - course.loss.at(np.array([course.turn_step]))[0]
+
+
 def _turned(course: HeldoutCourse) -> Sign:
     level = np.maximum.reduce([_TURN * np.abs(course.best), _TURN_OF_FALL * course.fall, _TURN_NOISE * course.noise])
     return Sign(
@@ -103,10 +108,12 @@ def _turned(course: HeldoutCourse) -> Sign:
         level,
         ABOVE,
         f"{_PRECHELT}; {_BANK}",
-        "the smoothed held-out loss stands {value} above its best",
+        f"the held-out loss stands {{value}} above that of step {course.turn_step:,}",
         release=0.5 * level,
         reliability=0.6,
-        quantity="rise of the smoothed held-out loss over its best",
+        quantity="rise of the held-out loss over its best",
+        raw=_rise_as_recorded(course),
+        smoothed=f"running median of {SMOOTH} measurements",
     )
 
 
@@ -117,9 +124,11 @@ def _far(course: HeldoutCourse) -> Sign:
         np.maximum.reduce(level),
         ABOVE,
         _BANK,
-        "the smoothed held-out loss stands far above its best, by {value}",
+        "the held-out loss stands far above its best, by {value}",
         reliability=0.6,
-        quantity="rise of the smoothed held-out loss over its best",
+        quantity="rise of the held-out loss over its best",
+        raw=_rise_as_recorded(course),
+        smoothed=f"running median of {SMOOTH} measurements",
         repeats=True,
     )
 
@@ -151,6 +160,8 @@ def _accuracy_fell(run: RunFacts) -> Iterator[Sign]:
         "half a standard error of a share at its widest, and 0.02; " + _BANK,
         "the held-out accuracy stands {value:points} below its best",
         reliability=0.6,
+        raw=np.maximum.accumulate(accuracy.value) - accuracy.value,
+        smoothed="median of the last 5 measurements",
     )
 
 

@@ -10,7 +10,7 @@ from trainvitals.verdicts.loss_course import loss_course
 from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Floats, Layers, Series
-from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.sign import ABOVE, BELOW, LOSS_HIGH, LOSS_LOST, RANK_FELL, UNITS_DIED, WEIGHTS_GREW, Sign
 from trainvitals.verdicts.weigh import weigh
 from trainvitals.verdicts.weight_course import total_norm
 
@@ -27,6 +27,7 @@ class PlasticityLoss(Condition):
     id = "plasticity_loss"
     title = "Loss of plasticity"
     says = "The net has become stiff: given something new to learn, it does worse than it did when it was young."
+    symptoms = (LOSS_LOST, LOSS_HIGH)
     reads = ("loss.train", "the loss you log", "units.dead", "units.dormant", "rank.effective", "weights.norm.value")
     source = _DOHARE
     follows = ("step_too_large", "dead_units", "weight_norm_growth")
@@ -44,7 +45,7 @@ class PlasticityLoss(Condition):
             Sign(series.with_values(risen_floor(series.value) / course.reference), 0.15, ABOVE, _BANK,
                  f"the lowest {series.name} of late is above the lowest ever by {{value:share}} of the loss of "
                  f"guessing", release=0.1, reliability=0.6, kind="loss",
-                 quantity=f"rise of the lowest {series.name} of late over the loss of guessing")
+                 quantity=f"rise of the lowest {series.name} of late over the loss of guessing", symptom=LOSS_LOST)
             for series in _training_losses(run, course.loss)
         ]  # fmt: skip
         inside, norm = _inside(run), total_norm(run)
@@ -84,14 +85,14 @@ def _inside(run: RunFacts) -> list[Sign]:
     return [
         *(Sign(_rise_of_worst(run.layers(name)), 0.2, ABOVE, _BANK,
                f"{{value:points}} more of the worst layer {state} than at the start", release=0.12,
-               reliability=0.5, kind="units", quantity="rise of the share in the worst layer")
+               reliability=0.5, kind="units", quantity="rise of the share in the worst layer", symptom=UNITS_DIED)
           for name, state in (("units.dead", "is dead"), ("units.dormant", "is dormant"))),
         Sign(share, 0.5, BELOW, _LYLE, "the features have kept {value:share} of their largest rank", release=0.6,
              reliability=0.5,
-             quantity="effective rank over its largest"),
+             quantity="effective rank over its largest", symptom=RANK_FELL),
         Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 2.0, ABOVE, _BANK,
              "the weights are {value} times their size at the start", release=1.7, reliability=0.4,
-             quantity="weights over their start"),
+             quantity="weights over their start", symptom=WEIGHTS_GREW),
     ]  # fmt: skip
 
 

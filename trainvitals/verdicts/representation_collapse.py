@@ -6,17 +6,18 @@ import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.noise import running_median
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
 from trainvitals.verdicts.series import Series, cleaned
-from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.sign import ABOVE, BELOW, RANK_FELL, Sign
 from trainvitals.verdicts.weigh import weigh
 
 _PAPYAN = "Papyan, Han, Donoho 2020: C classes need C − 1 directions"
 _GARRIDO = "Garrido et al. 2023, RankMe: Assessing the Downstream Performance of Representations by Their Rank"
 _JING = "Jing et al. 2022, Understanding Dimensional Collapse in Contrastive Self-supervised Learning"
 _BANK = "measured on the bank of labelled runs, setting half"
-_FLAT = ("all units of the last layer are dead", "the features are the same for every sample")  # as the metric says
+_FLAT = "the features are the same for every sample"  # as the metric says
 
 
 class RepresentationCollapse(Condition):
@@ -25,11 +26,14 @@ class RepresentationCollapse(Condition):
     id = "representation_collapse"
     title = "Representation collapse"
     says = "The last layer says nearly the same of every sample: what it does not tell apart, no classifier can."
+    symptoms = (RANK_FELL,)
+    rests_on = ("rank.effective",)
     reads = ("rank.effective", "chance.num_classes", "accuracy.train", "chance.accuracy", "nc1")
     source = _JING
     follows = ("step_too_large", "dead_units", "attention_logit_growth")
     advice = (
-        Advice("Lower the weight decay, or the learning rate if the loss blew up before.", _JING),
+        Advice("If the loss blew up before, go back to a checkpoint from before and lower the learning rate; else "
+               "lower the weight decay.", _JING),
         Advice("Without labels: keep the branches apart (stop-gradient, predictor) or add a variance term.",
                "Bardes, Ponce, LeCun 2022, VICReg: Variance-Invariance-Covariance Regularization"),
         Advice("Put a normalisation layer before the collapsed one.",
@@ -45,12 +49,12 @@ class RepresentationCollapse(Condition):
         needed = 0.5 * (classes - 1) if classes and classes > 4 else 1.5
         source = _PAPYAN if classes and classes > 4 else _BANK
         low = Sign(rank, needed, BELOW, source, "the effective rank of the features is {value}",
-                   release=1.5 * needed, patience=2, reliability=0.7, starts="crossing")  # fmt: skip
+                   release=1.5 * needed, patience=2, reliability=0.7, starts="crossing", symptom=RANK_FELL)  # fmt: skip
         fallen = Sign(share, 0.15, BELOW, _GARRIDO, "{value:share} is left of the largest rank that they had",
                       release=0.25,
                       patience=2, reliability=0.6, quantity="effective rank over its largest")  # fmt: skip
         late = Sign(_late(rank), 0.6, BELOW, _BANK,
-                    "{value:share} is left of the rank that they had when a fifth of the run was over",
+                    lambda at: _left(rank, at),
                     release=0.75, patience=2, reliability=0.6,
                     quantity="effective rank over that at a fifth of the run")  # fmt: skip
         mixed = _not_told_apart(run)
@@ -88,6 +92,19 @@ def _late(rank: Series) -> Series:
     return rank.with_values(rank.value / rank.value[np.minimum(np.maximum(index // 5, 5), index)])
 
 
+def _left(rank: Series, at: int) -> str:
+    then = min(max(at % len(rank) // 5, 5), at % len(rank))
+    return (f"of the rank {figure(float(rank.value[then]))} that they had at step {rank.step[then]:,}, when a fifth of "
+            "the run was over, {value:share} is left")  # fmt: skip
+
+
+def _how_low(accuracy: Series, at: int, chance: float | None) -> str:
+    """Return the train accuracy in words, beside its best so far and what guessing reaches."""
+    best = f"{figure(float(accuracy.value[: at % len(accuracy) + 1].max()), 'share')} at its best"
+    guess = "" if chance is None else f" and {figure(chance, 'share')} for guessing"
+    return f"the train accuracy is {{value:share}}, after {best}{guess}"
+
+
 def _not_told_apart(run: RunFacts) -> Sign | None:
     """Return the sign that the train accuracy is nearer to chance than to its best; None for no classifier."""
     accuracy, chance = run.series("accuracy.train"), run.chance_accuracy
@@ -97,5 +114,5 @@ def _not_told_apart(run: RunFacts) -> Sign | None:
     best = np.maximum.accumulate(running_median(accuracy.value, 3))
     level = np.maximum(middle, best - 0.2)
     return Sign(accuracy, level, BELOW, "half way from chance to 1, or a fifth below its best",
-                "the train accuracy is {value:share}, so that classes are not told apart, or no longer",
+                lambda at: _how_low(accuracy, at, chance),
                 release=level + 0.1, reliability=0.6)  # fmt: skip

@@ -97,6 +97,23 @@ class Layers:
         return Series(self.name, self.step[chosen], function(self.value[chosen], axis=1))
 
 
+def stands_since(series: Series, within: float = 0.1) -> int | None:
+    """Return the step from which on a series has stood within a share of its newest value; None while it moves.
+
+    It stands if it did for the last tenth of its steps at least, and for 4 points.
+
+    >>> stands_since(Series("a", np.arange(6), np.array([1.0, 5, 9.9, 10, 10.1, 10])))
+    2
+    >>> stands_since(Series("a", np.arange(6), np.arange(6.0)))
+    """
+    if not series:
+        return None
+    moved = np.flatnonzero(np.abs(series.value - series.last) > within * abs(series.last))
+    first = int(moved[-1]) + 1 if len(moved) else 0
+    long = series.step[-1] - series.step[first] >= 0.1 * (series.step[-1] - series.step[0])
+    return int(series.step[first]) if len(series) - first >= 4 and long else None
+
+
 def cleaned(name: str, step: Ints, value: Floats, key: str = "") -> Series:
     """Return a series of points in order of arrival: finite, increasing in step, a step's last point counting.
 

@@ -9,6 +9,7 @@ Legend: n points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,10 @@ from trainvitals.verdicts.series import Floats, Ints, Series
 
 ABOVE, BELOW = "above", "below"
 _NEARLY = 0.95  # of the extreme that a series keeps
+# What is to be seen of a run, where more than one condition is about it.
+LOSS_LOST, LOSS_HIGH, LOSS_LEAPT = "the loss lost its progress", "the loss is high", "the loss leapt up"
+WEIGHTS_GREW, UNITS_DIED, RANK_FELL = "the weights grew", "units died", "the rank of the features fell"
+SYMPTOMS = (LOSS_LOST, LOSS_HIGH, LOSS_LEAPT, WEIGHTS_GREW, UNITS_DIED, RANK_FELL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +40,8 @@ class Sign:
         source: where the level comes from: a paper, or how it was measured.
         words: what it means when it holds, as a clause with its figure as `{value}`, as `{value:share}` in per cent,
             as `{value:part}` with "all" from 1 on,
-            or as `{value:points}` in percentage points: "the sharpness is {value} times its threshold".
+            or as `{value:points}` in percentage points: "the sharpness is {value} times its threshold". Or a function
+            that returns them for the index of the point that is told.
         release: the level short of which it is let go; the threshold itself if left out.
         patience: how many points in a row it takes, to enter and to leave.
         reliability: in (0, 1], how sure this sign alone makes one.
@@ -46,13 +52,17 @@ class Sign:
         once: the series keeps the extreme that it has reached: its words are in the past tense,
         and tell of that moment.
         repeats: it says more of a number that a sign before it gives: it counts, and no sentence tells it again.
+        raw: where a smoothed series decides, the same as recorded at each point (n,): what a reader finds in the
+            table and the chart, and what the sentence gives.
+        smoothed: how the series was smoothed, in words: "median of 5 measurements".
+        symptom: of `SYMPTOMS`, what it shows.
     """
 
     series: Series
     threshold: float | Floats
     comparison: str
     source: str
-    words: str
+    words: str | Callable[[int], str]
     release: float | Floats | None = None
     patience: int = 3
     reliability: float = 0.7
@@ -61,6 +71,9 @@ class Sign:
     quantity: str = ""
     once: bool = False
     repeats: bool = False
+    raw: Floats | None = None
+    smoothed: str = ""
+    symptom: str = ""
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
@@ -110,30 +123,54 @@ class Sign:
         value, level = float(self.series.value[at]), float(np.broadcast_to(self.threshold, len(self.series))[at])
         return Evidence(
             metric=self.series.name, step=int(self.series.step[at]), value=value, comparison=self.comparison,
-            threshold=level, source=self.source, words=figures.filled(self.words, value), key=self.series.key,
-            quantity=self.quantity, holds=self.holds, since=self.since,
+            threshold=level, source=self.source, words=figures.filled(self._words(at), self._shown(at)),
+            key=self.series.key, quantity=self._quantity(), holds=self.holds, since=self.since,
             is_past=self.holds and (self.once or at < len(self.series) - 1),
             sentence=self._sentence(at, value, level) if self.holds else "", repeats=self.repeats,
+            symptom=self.symptom,
         )  # fmt: skip
 
     def _telling(self) -> int:
-        """Return the index of the point that evidence gives."""
+        """Return the index of the point that evidence gives; one whose recorded value is beyond, if there is any."""
         if self.once:  # when nearly all of it was reached: an extreme may creep on for long
             part = np.abs(self.series.value - self.series.value[0])
             return int(np.argmax(part >= _NEARLY * part[-1]))
-        beyond = np.flatnonzero(self._beyond(self.threshold))
-        return int(beyond[-1]) if self.holds and len(beyond) else len(self.series) - 1
+        beyond = self._beyond(self.threshold)
+        if not self.holds or not beyond.any() or beyond[-1]:
+            return len(self.series) - 1
+        both = beyond & self._beyond(self.threshold, self.raw) if self.raw is not None else beyond
+        entered = np.arange(len(beyond)) >= (self.entered or 0)
+        return int(np.flatnonzero(both & entered if (both & entered).any() else beyond)[-1])
 
     def _sentence(self, at: int, value: float, level: float) -> str:
         """Return the words with the level; and where it is now, if it has come back a little."""
-        told = figures.with_level(self.words, value, self.comparison, level, self.quantity or self.series.name)
+        words, shown = self._words(at), self._shown(at)
+        kind, quantity = figures.kind_of(words), self.quantity or self.series.name
+        if self._short(shown, level):  # the recorded value is back, the smoothed one that decides is not yet
+            told = f"{figures.filled(words, shown)}; the {self.smoothed}, {figures.figure(value, kind)}, counts " \
+                   f"{self.comparison} {figures.figure(level, kind).removesuffix(' percentage points')}"
+        else:
+            told = figures.with_level(words, shown, self.comparison, level, quantity)
         if self.once or at == len(self.series) - 1:
             return told
-        now, last = figures.figure(self.series.last, figures.kind_of(self.words)), int(self.series.step[-1])
+        now, last = figures.figure(self._shown(-1), kind), int(self.series.step[-1])
         return f"{told}; by step {last:,} it has come {'back down' if self.comparison == ABOVE else 'back up'} to {now}"
 
-    def _beyond(self, level: float | Floats) -> NDArray[np.bool_]:
-        value = self.series.value
+    def _words(self, at: int) -> str:
+        return self.words if isinstance(self.words, str) else self.words(at)
+
+    def _shown(self, at: int) -> float:
+        return float((self.series.value if self.raw is None else self.raw)[at])
+
+    def _short(self, shown: float, level: float) -> bool:
+        """Return whether the recorded value is not beyond the level."""
+        return self.raw is not None and not (shown > level if self.comparison == ABOVE else shown < level)
+
+    def _quantity(self) -> str:
+        return f"{self.quantity or self.series.name}, {self.smoothed}" if self.smoothed else self.quantity
+
+    def _beyond(self, level: float | Floats, of: Floats | None = None) -> NDArray[np.bool_]:
+        value = self.series.value if of is None else of
         return value > level if self.comparison == ABOVE else value < level
 
 

@@ -6,7 +6,7 @@ from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.run_facts import RunFacts
-from trainvitals.verdicts.sign import ABOVE, Sign
+from trainvitals.verdicts.sign import ABOVE, WEIGHTS_GREW, Sign
 from trainvitals.verdicts.weigh import weigh
 from trainvitals.verdicts.weight_course import largest_jump, total_norm
 
@@ -20,6 +20,7 @@ class SoftmaxCollapse(Condition):
     id = "softmax_collapse"
     title = "Softmax collapse"
     says = "The logits have grown until rounding makes losses exactly 0: these samples give no gradient any more."
+    rests_on = ("softmax_collapse",)
     reads = ("softmax_collapse", "accuracy.train", "accuracy.heldout", "gap.accuracy", "weights.norm.value", "grad.nlm")
     source = _PRIETO
     follows = ("weight_norm_growth",)
@@ -43,7 +44,7 @@ class SoftmaxCollapse(Condition):
                       release=0.2, reliability=0.6, quantity="train less held-out accuracy")  # fmt: skip
         grown = Sign(norm.with_values(norm.value / norm.value[0]) if norm else norm, 3.0, ABOVE, _BANK,
                      "the weights are {value} times their size at the start", release=2.5, reliability=0.5,
-                     quantity="weights over their start")  # fmt: skip
+                     quantity="weights over their start", symptom=WEIGHTS_GREW)  # fmt: skip
         thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights grew {value} times in one jump", patience=1)
         along = run.layers("grad.nlm").median()
         scaling = Sign(along, 0.3, ABOVE, f"{_PRIETO}, section 4.2",

@@ -62,6 +62,17 @@ def find_spikes(loss: Series, reference: float, *, is_batch: bool = False) -> li
     return [] if len(found) > max(3, _COMMON * len(loss)) else found
 
 
+def batches(before: int, step: int) -> str:
+    """Return which batches to look at for what a measurement at a step shows and the one before it does not.
+
+    >>> batches(181, 182), batches(170, 180)
+    ('the batches of steps 181 and 182', 'the batches from step 170 to step 180')
+    """
+    if step - before <= 1:
+        return f"the batches of steps {before:,} and {step:,}" if before < step else f"the batch of step {step:,}"
+    return f"the batches from step {before:,} to step {step:,}"
+
+
 def _level_before(y: Floats) -> Floats:
     """Return the median of the `WINDOW` points before each, (n,); of those that there are at the beginning."""
     middle = median_filter(y, size=WINDOW, mode="nearest", origin=WINDOW // 2)  # of a point and those before it

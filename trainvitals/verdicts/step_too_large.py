@@ -8,10 +8,10 @@ import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
-from trainvitals.verdicts.loss_course import LossCourse, loss_course
+from trainvitals.verdicts.loss_course import LossCourse, level_sign, loss_course, lost_sign
 from trainvitals.verdicts.run_facts import RunFacts
-from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
-from trainvitals.verdicts.spikes import find_spikes
+from trainvitals.verdicts.sign import ABOVE, BELOW, LOSS_LEAPT, LOSS_LOST, WEIGHTS_GREW, Sign
+from trainvitals.verdicts.spikes import batches, find_spikes
 from trainvitals.verdicts.weigh import Weighed, weigh
 from trainvitals.verdicts.weight_course import largest_growth, largest_jump
 
@@ -30,6 +30,7 @@ class StepTooLarge(Condition):
     id = "step_too_large"
     title = "Step too large"
     says = "The optimiser jumps too far: the loss blows up, bounces, or never gets below what guessing reaches."
+    symptoms = (LOSS_LOST, LOSS_LEAPT)
     reads = (
         "loss.train", "chance.loss", "stability.ratio", "grad.successive.gradient", "update.ratio",
         "weights.norm.value",
@@ -56,11 +57,10 @@ class StepTooLarge(Condition):
         judgement = found.judgement(head, "The loss goes down with these steps", missing)
         if since is None or not once:
             return replace(judgement, since=since)
-        began = _first_leap(run, course, since)
-        back = Advice(f"Restore a checkpoint from before step {began:,}, look at the batch of that step, and train "
-                      f"on with "
-                      "a smaller learning rate.", _CHOWDHERY)  # fmt: skip
-        return replace(judgement, since=since, advice=(back, *self.advice))
+        began, before = _first_leap(run, course, since)
+        back = Advice(f"Restore a checkpoint from before step {began:,}, look at {batches(before, began)}, and train "
+                      "on with a smaller learning rate.", _CHOWDHERY)  # fmt: skip
+        return replace(judgement, since=began, advice=(back, *self.advice))
 
 
 def _blew_up_once(course: LossCourse, since: int) -> bool:
@@ -78,28 +78,26 @@ def _since(course: LossCourse, found: Weighed) -> int | None:
     return min(sign.since for sign in found.holding if sign.since is not None)
 
 
-def _first_leap(run: RunFacts, course: LossCourse, since: int) -> int:
-    """Return where a logged loss leapt up in the last two measurements before, or else the step itself."""
+def _first_leap(run: RunFacts, course: LossCourse, since: int) -> tuple[int, int]:
+    """Return the step of the leap by the finest series that shows it, and that of its measurement before.
+
+    A loss that is logged is finer than the probe's: a leap of it in the last two measurements before counts.
+    """
     apart = int(np.median(np.diff(course.loss.step)))
-    logged = (find_spikes(run.every_point(name), course.reference, is_batch=True) for name in run.logged_losses)
-    near = [spike.step for spikes in logged for spike in spikes if since - 2 * apart <= spike.step <= since]
-    return min(near, default=since)
+    logged = [(s, find_spikes(s, course.reference, is_batch=True)) for s in map(run.every_point, run.logged_losses)]
+    near = [(spike.step, int(s.step[spike.at - 1])) for s, spikes in logged for spike in spikes
+            if since - 2 * apart <= spike.step <= since]  # fmt: skip
+    before = course.loss.step[course.loss.step < since]
+    return min(near, default=(since, int(before[-1]) if len(before) else since))
 
 
 def _loss_signs(course: LossCourse) -> list[Sign]:
-    loss = course.loss
-    settled = np.arange(len(loss)) >= 5  # a start above chance takes a few measurements to come down
     return [
-        Sign(loss.with_values(course.lost), 0.5, ABOVE, _BANK,
-             "{value:part} of the progress of the train loss is lost again",
-             release=0.25, reliability=0.6, kind="loss",
-             quantity="share of the progress that was lost"),
-        Sign(loss.with_values(np.where(settled, course.level, 0.0)), 0.9, ABOVE, course.reference_source,
-             "the train loss is at {value:share} of that of guessing", release=_LEARNED, patience=4, reliability=0.5,
-             kind="loss", quantity="loss over that of guessing"),
-        Sign(loss.with_values(course.bounces), 1.0, ABOVE, _BANK,
+        lost_sign(course, 0.5, _BANK, 0.25, reliability=0.6),
+        level_sign(course, 0.9, _LEARNED, patience=4),
+        Sign(course.loss.with_values(course.bounces), 1.0, ABOVE, _BANK,
              "the rises of the last 8 measurements add up to {value} times the loss of guessing",
-             release=0.6, reliability=0.6, kind="loss",
+             release=0.6, reliability=0.6, kind="loss", symptom=LOSS_LEAPT,
              quantity="rises of the last 8 measurements over the loss of guessing"),
     ]  # fmt: skip
 
@@ -116,12 +114,13 @@ def _step_signs(run: RunFacts, course: LossCourse) -> list[Sign]:
         Sign(late, 0.1, ABOVE, _KARPATHY, "each step changes the weights by {value:share}", release=0.05),
         Sign(course.loss.with_values(course.peak), 3.0, ABOVE, _BANK,
              "the train loss shot up to {value} times its start",
-             patience=1, starts="crossing", quantity="largest loss so far over its start", once=True),
+             patience=1, starts="crossing", quantity="largest loss so far over its start", once=True,
+             symptom=LOSS_LEAPT),
         Sign(largest_growth(run), 10.0, ABOVE, _BANK,
              "the weights were thrown to {value} times their size at the start",
              patience=1, starts="crossing", kind="weights", quantity="largest growth of all weights so far",
-             once=True),
+             once=True, symptom=WEIGHTS_GREW),
         Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights grew {value} times in one jump", patience=1,
              starts="crossing", kind="weights", quantity="largest growth of all weights between two measurements",
-             once=True),
+             once=True, symptom=WEIGHTS_GREW),
     ]  # fmt: skip

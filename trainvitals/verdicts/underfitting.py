@@ -12,12 +12,12 @@ import numpy as np
 
 from trainvitals.schema import Advice, VerdictState
 from trainvitals.verdicts.condition import Condition, Judgement
-from trainvitals.verdicts.loss_course import LossCourse, loss_course
+from trainvitals.verdicts.loss_course import SMOOTHED, LossCourse, loss_course
 from trainvitals.verdicts.noise import running_median, running_noise
 from trainvitals.verdicts.plateau import stands_still
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.series import Series
-from trainvitals.verdicts.sign import ABOVE, BELOW, Sign
+from trainvitals.verdicts.sign import ABOVE, BELOW, LOSS_HIGH, LOSS_LOST, RANK_FELL, Sign
 from trainvitals.verdicts.weigh import weigh
 
 _GOODFELLOW = "Goodfellow, Bengio, Courville 2016, Deep Learning, section 5.2"
@@ -41,6 +41,7 @@ class Underfitting(Condition):
     id = "underfitting"
     title = "Underfitting"
     says = "Training has come to a stand before the network learned what this data has to tell."
+    symptoms = (LOSS_HIGH, LOSS_LOST)
     reads = (
         "loss.train",
         "chance.loss",
@@ -74,6 +75,10 @@ class Underfitting(Condition):
             "the train loss stands still at {value:share} of that of guessing",
             release=_HIGH / 2,
             reliability=0.4,
+            raw=np.where(stands_still(course.smooth), course.level_as_recorded, 0.0),
+            smoothed=SMOOTHED,
+            quantity="loss that stands still over that of guessing",
+            symptom=LOSS_HIGH,
         )
         others = [*_nothing(course), *_shrunk(run), *_few_dimensions(run), *_neighbours(run), *_oui(run)]
         found = weigh(
@@ -139,6 +144,9 @@ def _nothing(course: LossCourse) -> Iterator[Sign]:
         course.reference_source,
         "hardly anything was learned, the loss is {value:share} of that of guessing",
         reliability=0.6,
+        raw=course.level_as_recorded,
+        smoothed=SMOOTHED,
+        symptom=LOSS_HIGH,
     )
 
 
@@ -166,6 +174,7 @@ def _few_dimensions(run: RunFacts) -> Iterator[Sign]:
             f"half of C − 1; {_PAPYAN}",
             "the effective rank of the features is {value}, too low for the classes",
             release=0.7 * (num_classes - 1),
+            symptom=RANK_FELL,
             reliability=0.5,
         )
 

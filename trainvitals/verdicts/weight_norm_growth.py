@@ -7,8 +7,8 @@ import numpy as np
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.run_facts import RunFacts, Unmeasured
-from trainvitals.verdicts.series import Layers, Series
-from trainvitals.verdicts.sign import ABOVE, Sign
+from trainvitals.verdicts.series import Layers, Series, stands_since
+from trainvitals.verdicts.sign import ABOVE, WEIGHTS_GREW, Sign
 from trainvitals.verdicts.weigh import weigh
 from trainvitals.verdicts.weight_course import large_tensors, largest_jump, total_norm
 
@@ -25,6 +25,7 @@ class WeightNormGrowth(Condition):
     id = "weight_norm_growth"
     title = "Weight norm growth"
     says = "Weights grow and grow: steps become small beside them, logits overconfident, numbers large."
+    symptoms = (WEIGHTS_GREW,)
     reads = ("weights.norm.value", "weights.norm.outlier", "logit.z.largest", "logit.scale.largest")
     source = "Neyshabur et al. 2017, Exploring Generalization in Deep Learning"
     follows = ("step_too_large",)
@@ -44,7 +45,8 @@ class WeightNormGrowth(Condition):
         odd = _odd_one(large_tensors(run))
         beside = f"growth of {odd.key} over that of the middle tensor"
         large = Sign(grown, 5.0, ABOVE, _BANK, "all weights together are {value} times their size at the start",
-                     release=4.0, reliability=0.6, kind="size", quantity="weights over their start")  # fmt: skip
+                     release=4.0, reliability=0.6, kind="size", quantity="weights over their start",
+                     symptom=WEIGHTS_GREW)  # fmt: skip
         alone = Sign(odd, 5.0, ABOVE, _BANK, f"{odd.key} has grown {{value}} times as much as the middle tensor",
                      release=4.0,
                      reliability=0.6, kind="size", quantity=beside)  # fmt: skip
@@ -73,9 +75,18 @@ class WeightNormGrowth(Condition):
         thrown = Sign(largest_jump(run), 2.0, ABOVE, _BANK, "the weights grew {value} times in one jump", patience=1)
         found = weigh([large, alone, late, *more], watch=2, alarm=2, leading=[large, alone, late], against=[thrown])
         return found.judgement(
-            f"{odd.key} grows out of proportion" if alone.holds or late.holds else "The weights grow out of proportion",
+            _head(odd, norm, alone.holds or late.holds),
             f"The weights are {grown.last:.2g} times their size at the start",
         )
+
+
+def _head(odd: Series, norm: Series, is_one: bool) -> str:
+    """Return what is found, in the past tense once the weights stand."""
+    stands = stands_since(odd if is_one else norm)
+    what = odd.key if is_one else "The weights"
+    if stands is not None:
+        return f"{what} grew out of proportion, and {'has' if is_one else 'have'} stood since step {stands:,}"
+    return f"{what} grow{'s' * is_one} out of proportion"
 
 
 def _usual_start(run: RunFacts, start: float) -> float:
