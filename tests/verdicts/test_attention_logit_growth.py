@@ -57,3 +57,11 @@ def test_a_replay_does_not_flicker(seed):
     assert seen[0] == VerdictState.HEALTHY
     assert seen[-1] in FIRED
     assert len(seen) <= 3
+
+
+def test_logits_that_stand_grew_and_logits_that_go_on_grow():
+    entropy = np.geomspace(2.0, 0.01, len(RARE))
+    stood = np.where(RARE < 1000, np.geomspace(5, 1000, len(RARE)), 5000.0)
+    told = AttentionLogitGrowth().judge(run(stood, entropy=entropy)).head
+    assert told == "The attention logits of layer block1 grew, and have stood at about 5,000 since step 1,000."
+    assert AttentionLogitGrowth().judge(run(EXPLODES, entropy=entropy)).head.endswith("of layer block1 grow.")

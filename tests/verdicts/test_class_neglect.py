@@ -67,3 +67,18 @@ def test_the_worst_group_counts_like_a_class():
 def test_without_recall_by_class_it_cannot_tell():
     with pytest.raises(Unmeasured, match=r"per_class\.accuracy_heldout"):
         judged()
+
+
+def test_a_class_that_was_never_learned_parts_from_the_others_when_they_are_learned():
+    found = judged(accuracy_train=classes(LEARNED, 0.0), accuracy_heldout=classes(LEARNED, 0.0))
+    first = int(STEPS[np.flatnonzero(LEARNED > 0.1 + 0.5 * 0.9)[0]])
+    assert found.since == first > 0
+    never = "was never learned: its accuracy was always 0 %"
+    assert f"{never}, while the median class was learned from step {first:,} on" in found.summary
+
+
+def test_others_that_are_left_behind_too_are_named():
+    common, rare = np.broadcast_to(LEARNED, len(STEPS)), np.zeros(len(STEPS))
+    recall = STEPS, np.stack([rare, 0.3 * common, common, common, common], 1), KEYS
+    found = judged(accuracy_train=recall, accuracy_heldout=recall)
+    assert "; below 40 % of the median class now too: b." in found.summary

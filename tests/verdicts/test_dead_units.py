@@ -79,3 +79,14 @@ def test_a_replay_does_not_flicker(seed):
     assert seen[0] == VerdictState.HEALTHY
     assert seen[-1] in FIRED
     assert len(seen) <= 3
+
+
+def test_the_number_of_layers_is_told_where_more_than_one_is_dead():
+    share = np.where(RARE < 1000, 0.1, 0.8)
+    both = facts({"units.dead": (RARE, np.stack([share, share + 0.1], 1), ("relu1", "relu2")),
+                  "loss.train": (STEPS, learned())})  # fmt: skip
+    summary = DeadUnits().judge(both).summary
+    assert summary.startswith("In 2 of 2 layers more than half of the units are dead; in the worst, layer relu2, 90")
+    assert "risen from 20 % at step 360 (a fifth of the run so far) to 90 %, by 70 percentage points" in summary
+    one = DeadUnits().judge(run(DIED, rank=np.where(RARE < 1000, 20.0, 8.0)))
+    assert one.summary.startswith("Units of layer relu2")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic_series import CHANCE, STEPS, facts, learned
 
-from trainvitals.verdicts.loss_course import WINDOW, loss_course
+from trainvitals.verdicts.loss_course import WINDOW, level_sign, loss_course, lost_sign
 from trainvitals.verdicts.run_facts import Unmeasured
 
 
@@ -53,3 +53,13 @@ def test_too_few_points_or_no_scale_are_unknown():
         course(np.ones(3))
     with pytest.raises(Unmeasured, match="not positive"):
         course(-np.ones(20), chance=False)
+
+
+def test_lost_progress_is_told_with_recorded_losses():
+    loss = np.concatenate([np.linspace(CHANCE, 0.3, 30), np.full(20, 2.0), np.linspace(2.0, 1.5, 4)])
+    found = course(loss)
+    told = lost_sign(found, 0.5, "a test", 0.25).evidence()
+    beside = "after 0.3 at its best and 2.3 for guessing"
+    assert told.words == f"the train loss is 1.5, {beside}: 60 % of its progress is lost again"
+    assert found.lost_as_recorded[-1] == pytest.approx((1.5 - 0.3) / (CHANCE - 0.3))
+    assert level_sign(found, 0.6, 0.5).evidence().words == "the train loss, 1.5, is at 65 % of that of guessing"

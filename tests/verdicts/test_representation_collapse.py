@@ -5,6 +5,7 @@ import pytest
 from synthetic_series import STEPS, facts, learned, states_of_a_replay, white
 
 from trainvitals.schema import VerdictState
+from trainvitals.verdicts.engine import judge
 from trainvitals.verdicts.representation_collapse import RepresentationCollapse
 from trainvitals.verdicts.run_facts import Unmeasured
 
@@ -78,3 +79,18 @@ def test_a_replay_does_not_flicker(seed):
     assert states_of_a_replay(RepresentationCollapse(), noisy, RARE[6:]) == [VerdictState.HEALTHY]
     lost = run(LOST * (1 + 0.05 * white(len(RARE), seed)), FELL)
     assert len(states_of_a_replay(RepresentationCollapse(), lost, RARE[6:])) == 2
+
+
+def test_features_whose_units_are_all_dead_cannot_be_judged():
+    why = "all units of the layer are dead: the features are zero on every sample"
+    gone = tuple((int(step), why) for step in RARE[25:])
+    (found,) = judge(run(np.full(25, 20.0), undefined={"rank.effective": gone}), [RepresentationCollapse()])
+    assert found.state == VerdictState.UNKNOWN
+    assert found.missing == (f"rank.effective: no value since step {RARE[25]:,}, because {why}",)
+    (once,) = judge(run(np.full(25, 20.0), undefined={"rank.effective": gone[:1]}), [RepresentationCollapse()])
+    assert once.state == VerdictState.HEALTHY
+
+
+def test_the_accuracy_stands_beside_its_best_and_beside_guessing():
+    words = [e.words for e in RepresentationCollapse().judge(run(LOST, FELL)).evidence]
+    assert "the train accuracy is 12 %, after 90 % at its best and 10 % for guessing" in words

@@ -85,3 +85,31 @@ def test_run_lengths_and_latches_of_nothing_are_nothing():
     nothing = np.empty(0, bool)
     assert len(run_lengths(nothing)) == 0
     assert len(latched(nothing, nothing, 3)) == 0
+
+
+def test_a_sentence_gives_the_recorded_value_where_a_smoothed_one_decides():
+    smooth, raw = np.array([0, 0, 2.0, 2.0, 2.0]), np.array([0, 0, 3.0, 3.0, 3.0])
+    found = Sign(Series("m", np.arange(5) * 10, smooth), 1.0, ABOVE, "a test", "it is {value}", raw=raw,
+                 smoothed="median of 5").evidence()  # fmt: skip
+    assert found.sentence == "it is 3 (counts above 1)"
+    assert (found.value, found.quantity) == (2.0, "m, median of 5")
+
+
+def test_where_the_recorded_value_is_back_already_both_are_told():
+    smooth, raw = np.array([0, 0, 2.0, 2.0, 2.0]), np.array([0, 0, 3.0, 3.0, 0.5])
+    found = Sign(Series("m", np.arange(5) * 10, smooth), 1.0, ABOVE, "a test", "it is {value}", raw=raw,
+                 smoothed="median of 5").evidence()  # fmt: skip
+    assert found.sentence == "it is 0.5; the median of 5, 2, counts above 1"
+
+
+def test_of_what_has_come_back_a_little_both_recorded_values_are_given_with_their_steps():
+    smooth, raw = np.array([0, 2.0, 2.0, 2.0, 2.0, 0.9]), np.array([0, 3.0, 3.0, 3.0, 0.8, 0.5])
+    found = Sign(Series("m", np.arange(6) * 10, smooth), 1.0, ABOVE, "a test", "it is {value}", raw=raw, release=0.7,
+                 smoothed="median of 5").evidence()  # fmt: skip
+    assert (found.step, found.sentence) == (30, "it is 3 (counts above 1); by step 50 it has come back down to 0.5")
+
+
+def test_words_may_depend_on_the_point_that_is_told():
+    found = Sign(Series("m", np.arange(3) * 10, np.array([2.0, 2.0, 4.0])), 1.0, ABOVE, "a test",
+                 lambda at: f"at point {at} it is {{value}}").evidence()  # fmt: skip
+    assert found.words == "at point 2 it is 4"

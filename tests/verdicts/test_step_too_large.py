@@ -124,3 +124,29 @@ def test_a_replay_point_by_point_does_not_flicker(seed):
     assert states_of_a_replay(StepTooLarge(), healthy, STEPS[10:]) == [VerdictState.HEALTHY]
     sick = states_of_a_replay(StepTooLarge(), run(blown_up_at(40), ratio=3.0), STEPS[10:])
     assert sick == [VerdictState.HEALTHY, VerdictState.ALARM]
+
+
+def test_the_step_of_the_leap_is_that_of_the_finest_series_and_the_batches_are_told_from_it():
+    norm = np.full(len(STEPS), 5.0)
+    norm[50:] = 90.0
+    every = np.arange(0, 2000)
+    logged = 0.5 + 0.01 * white(len(every))
+    logged[983:990] = 60.0
+    facts_ = {"loss.train": (STEPS, blown_up_at(50)), "weights.norm.value": (STEPS, np.stack([norm, norm], 1), KEYS),
+              "stability.ratio": (RARE, np.full(len(RARE), 0.3))}  # fmt: skip
+    coarse = StepTooLarge().judge(facts(facts_))
+    assert coarse.since == 1000
+    assert "from before step 1,000, look at the batches from step 980 to step 1,000" in coarse.advice[0].text
+    rate = (STEPS, np.full((len(STEPS), 1), 2.4), ("0",))
+    fine = StepTooLarge().judge(facts({**facts_, "batch_loss": (every, logged), "learning_rate": rate}))
+    assert fine.since == 983
+    assert "the batches of steps 982 and 983" in fine.advice[0].text
+    assert fine.advice[0].text.endswith("a smaller learning rate than the 2.4 of that step.")
+
+
+def test_a_loss_that_comes_down_again_is_told_so():
+    norm, loss = np.full(len(STEPS), 5.0), learned()
+    norm[50:] = 90.0
+    loss[50:] = np.linspace(2.5, 1.5, len(loss) - 50)
+    assert "the loss is coming down again" in StepTooLarge().judge(run(loss, norm=norm)).head
+    assert "its damage is not undone" in StepTooLarge().judge(run(blown_up_at(50), norm=norm)).head

@@ -97,4 +97,7 @@ def test_a_sharpness_is_counted_against_its_threshold(tmp_path):
     writer.close(Status.FINISHED)
     with open_run(writer.path) as run:
         (found,) = healthy_pictures(RunView(run))
-    assert found.note == "Below the threshold at 8 of 9 measurements."
+    assert found.note == (
+        "Below the threshold at 8 of 9 measurements; above it at step 4, up to 1.5 times as high; below it again at "
+        "the next measurement."
+    )

@@ -33,7 +33,7 @@ def test_the_headline_names_the_cause_and_what_belongs_to_it():
 
 @pytest.mark.parametrize(("states", "sentence"), [
     ([HEALTHY], "1 condition, it could be checked."), ([ALARM, HEALTHY], "2 conditions, all could be checked."),
-    ([HEALTHY, UNKNOWN, UNKNOWN], "3 conditions: 1 could be checked, 2 lack measurements."),
+    ([HEALTHY, UNKNOWN, UNKNOWN], "3 conditions: 1 could be checked, 2 could not be judged."),
 ])  # fmt: skip
 def test_what_could_be_checked_is_counted(states, sentence):
     assert words.coverage([Verdict(f"c{i}", "C", state) for i, state in enumerate(states)]) == sentence

@@ -60,7 +60,10 @@ def report(run: Run, verdicts: Sequence[Verdict]) -> Iterable[str]:
         yield from _in_full(v)
     if not shown:
         yield "Nothing is found to be wrong."
-    healthy = [v.title for v in verdicts if v.state == VerdictState.HEALTHY]
+    healthy = [v.title for v in verdicts if v.state == VerdictState.HEALTHY and not v.covered_by]
+    told = [f"{v.title} (with {v.covered_by})" for v in verdicts if v.covered_by]
+    if told:
+        yield f"No finding of their own, told above: {', '.join(told)}."
     if healthy:
         yield f"Healthy: {', '.join(healthy)}."
     for v in verdicts:

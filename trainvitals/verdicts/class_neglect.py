@@ -25,6 +25,7 @@ _FRANCAZI = "Francazi, Baity-Jesi, Lucchi 2023, A Theoretical Analysis of the Le
 _SAGAWA = "Sagawa et al. 2020, Distributionally Robust Neural Networks for Group Shifts, section 3"
 _BANK = "measured on the bank of runs, half for thresholds (benchmarks/results/verdicts.md)"
 _LEFT, _LEARNED = 0.4, 0.5
+_NAMED = 5  # others that are left behind
 _WHERE = {"heldout": "held-out", "train": "train"}
 _PLACES = (("per_class", "heldout"), ("per_class", "train"), ("per_group", "heldout"), ("per_group", "train"))
 
@@ -62,8 +63,8 @@ class ClassNeglect(Condition):
             return found.judgement("A class is left behind", "No class is left behind")
         kind, key = holding.series.name.split(".")[0][4:], holding.series.key
         first = _never_learned(run.layers(holding.series.name), key, run.chance_accuracy or 0.0)
-        judgement = found.judgement(f"{kind.capitalize()} {key} {_left_behind(first, kind)}",
-                                    "No class is left behind")
+        said = _left_behind(first, kind) + _others(run.layers(holding.series.name), key, kind)
+        judgement = found.judgement(f"{kind.capitalize()} {key} {said}", "No class is left behind")
         judgement = replace(judgement, title=f"{kind.capitalize()} {key} is neglected")
         return judgement if first is None or judgement.since is None else replace(judgement, since=first[0])
 
@@ -81,6 +82,16 @@ def _never_learned(recall: Layers, key: str, chance: float) -> tuple[int, float]
 def _is_learned(recall: Layers, chance: float) -> NDArray[np.bool_]:
     """Return whether the median class is half way from chance to 1, (n,)."""
     return np.nanmedian(recall.value, axis=1) > chance + _LEARNED * (1 - chance)
+
+
+def _others(recall: Layers, key: str, kind: str) -> str:
+    """Return which others are now below the same share of the median one, if there are any."""
+    low = recall.value[-1] < _LEFT * np.nanmedian(recall.value[-1])
+    named = [other for other, is_low in zip(recall.keys, low, strict=True) if is_low and other != key]
+    if not named:
+        return ""
+    return f"; below {figure(_LEFT, 'share')} of the median {kind} now too: {', '.join(named[:_NAMED])}" + \
+        ", …" * (len(named) > _NAMED)
 
 
 def _left_behind(first: tuple[int, float] | None, kind: str) -> str:

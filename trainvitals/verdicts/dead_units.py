@@ -75,7 +75,8 @@ def _head(layers: Layers, worst: Series) -> str:
     share, num = figure(worst.last, "share"), int(np.sum(last > _HALF))
     what = f"{share} put out 0 on every sample that was looked at"
     if num > 1:
-        return f"In {num} of {len(last)} layers more than half of the units are dead; in the worst, {worst.key}, {what}"
+        layers_ = f"{num} of {len(last)} layers"
+        return f"In {layers_} more than half of the units are dead; in the worst, layer {worst.key}, {what}"
     return f"Units of layer {worst.key} are dead: {what}"
 
 
@@ -94,8 +95,8 @@ def _risen(share: Series, at: int) -> str:
     """Return in words how many died since a fifth of the run so far, as the chart shows it."""
     then = int(_fifth(len(share))[at])
     before = figure(float(share.value[then]), "share")
-    return (f"from {before} at step {share.step[then]:,}, a fifth of the run so far, "
-            f"to {figure(float(share.value[at]), 'share')} now their share rose by {{value:points}}")  # fmt: skip
+    return (f"their share has risen from {before} at step {share.step[then]:,} (a fifth of the run so far) to "
+            f"{figure(float(share.value[at]), 'share')}, by {{value:points}}")  # fmt: skip
 
 
 def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
@@ -106,7 +107,7 @@ def _narrower(run: RunFacts, since: int | None) -> list[Sign]:
     end = max(1, int(np.searchsorted(rank.step, since, side="right")))
     before = float(rank.value[max(0, end - 3) : end].max())  # where they died between two measurements, the earlier
     fall = rank.since(since)
-    words = "the features have {value:share} of the rank that they had before"
+    words = f"of the rank {figure(before)} that the features had before, {{value:share}} is left"
     if since < rank.step[-1] / 5:  # every net goes down to the rank that its task needs, early
         return [Sign(fall.with_values(fall.value / before), 0.25, BELOW, _LYLE, words, release=0.3, patience=2,
                      reliability=0.5, quantity="effective rank over that before", symptom=RANK_FELL)]  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 
 from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
+from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.loss_course import LossCourse, level_sign, loss_course, lost_sign
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.sign import ABOVE, BELOW, LOSS_LEAPT, LOSS_LOST, WEIGHTS_GREW, Sign
@@ -21,6 +22,7 @@ _CHOWDHERY = "Chowdhery et al. 2023, PaLM: Scaling Language Modeling with Pathwa
 _KARPATHY = "Karpathy 2015, CS231n notes on babysitting the learning process: updates near 1e-3 of the weights"
 _BANK = "measured on the bank of labelled runs, setting half"
 _OF_STEPS = ("stability.ratio", "grad.successive.gradient", "update.ratio", "weights.norm.value")
+_ON_ITS_WAY = 5  # measurements
 _LEARNED = 0.8  # of the loss of guessing: below it something was learned
 
 
@@ -53,14 +55,27 @@ class StepTooLarge(Condition):
         found = weigh([*losses, *steps], watch=2, alarm=2, leading=losses)
         since = _since(course, found)
         once = since is not None and _blew_up_once(course, since)
-        head = "A step was far too large, and its damage is not undone" if once else "The steps are too large"
+        head = f"A step was far too large, and {_after(course)}" if once else "The steps are too large"
         judgement = found.judgement(head, "The loss goes down with these steps", missing)
         if since is None or not once:
             return replace(judgement, since=since)
         began, before = _first_leap(run, course, since)
         back = Advice(f"Restore a checkpoint from before step {began:,}, look at {batches(before, began)}, and train "
-                      "on with a smaller learning rate.", _CHOWDHERY)  # fmt: skip
+                      f"on with a smaller learning rate{_rate(run, began)}.", _CHOWDHERY)  # fmt: skip
         return replace(judgement, since=began, advice=(back, *self.advice))
+
+
+def _after(course: LossCourse) -> str:
+    """Return how it goes on: a loss that fell at each of the last measurements is on its way back."""
+    if np.all(np.diff(course.loss.value[-_ON_ITS_WAY:]) < 0):
+        return "what it undid is not made up for yet; the loss is coming down again"
+    return "its damage is not undone"
+
+
+def _rate(run: RunFacts, step: int) -> str:
+    """Return what the learning rate was at a step, if it is known."""
+    rate = float(run.learning_rate.at(np.array([step]))[0])
+    return f" than the {figure(rate)} of that step" if np.isfinite(rate) else ""
 
 
 def _blew_up_once(course: LossCourse, since: int) -> bool:

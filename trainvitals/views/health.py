@@ -88,7 +88,7 @@ def latest_table(view: RunView) -> pd.DataFrame:
         question = view.descriptions[name].question
         rank = order.index(question) if question in order else len(order)
         place = (rank, question, name not in view.stored, np.ndim(reading.value) > 0, name)
-        shown = why_no_value(view, name) if _is_missing(reading) else summarised(reading)
+        shown = _no_value(view, name) if _is_missing(reading) else summarised(reading)
         rows.append((place, question, view.descriptions[name].title, shown, step, _is_missing(reading)))
     columns = ["Question", "Metric", "Latest", "Step", "Missing"]
     ordered = [(clean(question), clean(title), *rest) for _, question, title, *rest in sorted(rows, key=itemgetter(0))]
@@ -166,7 +166,12 @@ def _schedule(meta: dict[str, Any], name: str) -> str:
 def why_no_value(view: RunView, name: str) -> str:
     """Return why a metric has no value now, and whether it ever had one in this run."""
     reason = clean(view.latest[name][1].missing or "no reason was recorded")
-    return f"{'does not apply here' if view.points(name).empty else 'no value now'}: {reason}"
+    return f"{_no_value(view, name)}: {reason}"
+
+
+def _no_value(view: RunView, name: str) -> str:
+    """Return in a few words, for a narrow cell, that a metric has no value; why stands in a table of its own."""
+    return "does not apply" if view.points(name).empty else "no value now"
 
 
 def without_value(view: RunView) -> pd.DataFrame:

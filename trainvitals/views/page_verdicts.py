@@ -50,7 +50,7 @@ def verdict_lines(view: RunView, question: str) -> None:
         if verdict.state in COLOURS:
             _line(verdict)
     rest = []
-    if healthy := [v.title for v in found if v.state == VerdictState.HEALTHY]:
+    if healthy := [v.title for v in found if v.state == VerdictState.HEALTHY and not v.covered_by]:
         rest.append(f":green[✓] Not found: {plain(', '.join(healthy), 400)}")
     if unknown := [v.title for v in found if v.state == VerdictState.UNKNOWN]:
         rest.append(f"not measured well enough to tell: {plain(', '.join(unknown), 400)}")

@@ -19,14 +19,14 @@ import plotly.graph_objects as go
 
 import trainvitals
 from trainvitals.run import Run
-from trainvitals.schema import Description, Question, Status, Verdict, VerdictState
+from trainvitals.schema import Description, Question, Status, Verdict
 from trainvitals.store.errors import StoreError
 from trainvitals.views import charts, facts, health
 from trainvitals.views.card import Card, card
 from trainvitals.views.leads import LEADS
 from trainvitals.views.report_page import data_block, page
 from trainvitals.views.run_view import RunView
-from trainvitals.views.verdict_words import FOUND, evidence_table, headline, timing, unknown_table
+from trainvitals.views.verdict_words import FOUND, evidence_table, headline, nothing_found, timing, unknown_table
 from trainvitals.views.words import clean, clock, duration, steps
 
 MAX_CHART_BYTES = 12_000_000  # of all charts together; what is beyond is named
@@ -109,7 +109,9 @@ def _head(view: RunView, now: float) -> str:
 def _verdicts(verdicts: list[Verdict]) -> str:
     parts = [f'<p class="answer">{_text(headline(verdicts))}</p>']
     parts += [_verdict(verdict) for verdict in verdicts if verdict.state in FOUND]
-    healthy = [verdict.title for verdict in verdicts if verdict.state == VerdictState.HEALTHY]
+    healthy, told = nothing_found(verdicts)
+    if told:
+        parts.append(f"<p>No finding of their own, what they look for is told above: {_text(', '.join(told))}.</p>")
     if healthy:
         parts.append(f'<p><span class="ok">✓</span> Healthy: {_text(", ".join(healthy))}.</p>')
     unknown = unknown_table(verdicts)

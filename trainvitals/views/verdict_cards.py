@@ -14,6 +14,7 @@ from trainvitals.verdicts.condition import Condition, conditions
 from trainvitals.verdicts.figures import told
 from trainvitals.views import disagreements
 from trainvitals.views.cards import CHART_CONFIG
+from trainvitals.views.outcome import outcome
 from trainvitals.views.run_view import RunView
 from trainvitals.views.verdict_pictures import Picture, healthy_pictures, picture
 from trainvitals.views.verdict_words import (
@@ -22,6 +23,7 @@ from trainvitals.views.verdict_words import (
     coverage,
     evidence_table,
     headline,
+    nothing_found,
     timing,
     unknown_table,
     would_change_its_mind,
@@ -44,18 +46,23 @@ def verdict_list(view: RunView) -> None:
                 st.markdown(f"**{word}**: {meaning}")
     if not any(v.state in FOUND and not v.is_informational for v in verdicts):
         _healthy_charts(view)
+    elif result := outcome(view):
+        st.markdown(f"What the network can do now: {_prose(result)}")
     for group in _groups(verdicts):
         with st.container(border=True, gap="small"):
             for index, verdict in enumerate(group):
                 if index:
                     st.divider()
                 _show(view, verdict)
-    healthy = [v.title for v in verdicts if v.state == VerdictState.HEALTHY]
+    healthy, told_already = nothing_found(verdicts)
+    if told_already:
+        st.caption(f"No finding of their own, what they look for is told above: "
+                   f"{plain(', '.join(told_already), TEXT_LENGTH)}.")
     if healthy:
         st.caption(f":green[✓] Checked, and nothing found: {plain(', '.join(healthy), TEXT_LENGTH)}.")
     unknown = unknown_table(verdicts)
     if len(unknown):
-        what = f"{len(unknown)} condition{'s lack' if len(unknown) > 1 else ' lacks'} measurements"
+        what = f"{len(unknown)} condition{'s' * (len(unknown) > 1)} could not be judged, and why"
         with st.expander(f"{what}: {plain(', '.join(unknown['Condition']), 200)}"):
             st.dataframe(unknown, key="unknown-conditions", hide_index=True)
 

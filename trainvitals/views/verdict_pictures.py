@@ -32,6 +32,7 @@ _HEALTHY = (  # (title, (metric, name of its line), …), of which the first thr
     ("Update over weights", (("update.ratio", "median tensor"),)),
 )  # fmt: skip
 MAX_HEALTHY = 3
+MAX_NAMED = 4  # steps in a note
 
 
 @dataclass(frozen=True)
@@ -85,26 +86,50 @@ def healthy_pictures(view: RunView) -> list[Picture]:
 def _healthy_picture(view: RunView, title: str, lines: Sequence[tuple[str, str]]) -> Picture:
     parts = [_named(_largest_or_median(view.measured(name)), words) for name, words in lines]
     figure = charts.lines(parts, references=(), span=view.span, revision=f"healthy {title}")
-    return Picture(title, _compact(figure), _note(parts))
+    return Picture(title, _compact(figure), _note(parts, view.points("loss.train")))
 
 
-def _note(parts: Sequence[Measured]) -> str:
+def _note(parts: Sequence[Measured], loss: pd.DataFrame) -> str:
     """Return the newest numbers in words; of a sharpness how often it was below its threshold."""
     last = [part.finite().iloc[-1] for part in parts if len(part.finite())]
     if len(last) < len(parts):
         return ""
     if [part.name for part in parts] == ["stability.sharpness", "stability.threshold"]:
         both = parts[0].finite().merge(parts[1].finite(), on="step", suffixes=("", "_level"))
-        num_below = int(np.sum(both["value"].to_numpy(float) < both["value_level"].to_numpy(float)))
-        return f"Below the threshold at {num_below} of {len(both)} measurements."
+        return _beside_threshold(both, loss)
     numbers = [f"{number(float(row['value']), 3)} {part.description.title}" for row, part in zip(last, parts,
                                                                                                  strict=True)]
     return f"At step {steps(max(float(row['step']) for row in last))}: {', '.join(numbers)}."
 
 
+def _beside_threshold(both: pd.DataFrame, loss: pd.DataFrame) -> str:
+    """Return how often a sharpness was below its threshold, where and how far above it, and if the loss fell on."""
+    ratio = both["value"].to_numpy(float) / both["value_level"].to_numpy(float)
+    above = np.flatnonzero(~(ratio < 1))
+    said = f"Below the threshold at {len(both) - len(above)} of {len(both)} measurements"
+    if not len(above):
+        return f"{said}."
+    at = [steps(step) for step in both["step"].to_numpy()[above[:MAX_NAMED]]]
+    named = f"step{'s' * (len(above) > 1)} {', '.join(at)}{', …' * (len(above) > MAX_NAMED)}"
+    far = number(float(ratio[above].max()), 2)
+    back = "; below it again at the next measurement" if not np.any(np.diff(above) == 1) and ratio[-1] < 1 else ""
+    return f"{said}; above it at {named}, up to {far} times as high{back}.{_fell_on(both['step'], above, loss)}"
+
+
+def _fell_on(measured: pd.Series, above: np.ndarray, loss: pd.DataFrame) -> str:
+    """Return that the train loss was lower at the measurement after each of those above, if it was so."""
+    steps_, values = loss["step"].to_numpy(float), loss["value"].to_numpy(float)
+    after = above[above + 1 < len(measured)]
+    at = np.searchsorted(steps_, measured.to_numpy(float), side="right") - 1
+    if len(after) < len(above) or at.min(initial=len(values)) < 0:
+        return ""
+    return " The train loss went on falling." if np.all(values[at[after + 1]] < values[at[after]]) else ""
+
+
 def _named(measured: Measured, name: str) -> Measured:
-    """Return a metric whose line has a short name, and no levels."""
-    return replace(measured, description=replace(measured.description, title=name, references=()))
+    """Return a metric whose line has a short name, no levels, and no ticks for what is missing: a picture is small."""
+    description = replace(measured.description, title=name, references=())
+    return replace(measured, missing=measured.missing.iloc[:0], description=description)
 
 
 def _lines(measured: Measured, key: str) -> list[Measured]:
@@ -172,9 +197,20 @@ def _compact(figure: go.Figure) -> go.Figure:
     figure.update_shapes(line={"color": palette.ONSET, "width": 1.5, "dash": "dot"})
     top = 44 if figure.layout.showlegend else 22  # pyright: ignore[reportAttributeAccessIssue]
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.12, "x": 0, "font": {"size": 11}, "itemwidth": 30}
+    _tell_apart(figure)
     figure.for_each_trace(lambda line: line.update(error_y={"visible": False}), selector={"type": "scatter"})
     figure.update_layout(yaxis={"title": {"text": words}})
     return figure.update_layout(height=HEIGHT, legend=legend, margin={"t": top})
+
+
+def _tell_apart(figure: go.Figure) -> None:
+    """Dash every line but the first, and leave out its points: one on top of another leaves both to be seen."""
+    lines = [t for t in figure.data if t.type == "scatter" and "lines" in (t.mode or "") and t.showlegend is not False]
+    for trace in lines[1:]:
+        if not str(trace.name).startswith("level"):
+            trace.update(line={"dash": "dash"})
+            if trace.x is not None and len(trace.x) > 1:
+                trace.update(mode="lines")
 
 
 def _is_onset(annotation: go.layout.Annotation) -> bool:

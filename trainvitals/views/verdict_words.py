@@ -17,9 +17,9 @@ GLOSSARY = (
     ("alarm", "several independent measurements agree that something is wrong"),
     ("watch", "some evidence, not yet enough for an alarm"),
     ("to know", "worth knowing, and no illness"),
-    ("since", "the step at which it began, told afterwards from the shape of the curve"),
-    ("enough evidence from step …", "from there on the measurements that were there sufficed to tell"),
-    ("… % sure", "how far the measurements that agree can be relied on together; fewer measurements, less sure"),
+    ("began at, since", "the step at which it began, told afterwards from the shape of the curve"),
+    ("sure enough to tell from step … on", "from there on the measurements that were there sufficed to tell"),
+    ("… % sure now", "how far the measurements that agree can be relied on together; fewer measurements, less sure"),
     ("counts above …, counts below …",
      "the level from which on a measurement is evidence, and the side that speaks for "
                                        "the finding; its source stands under *Explain*"),
@@ -58,18 +58,31 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     return answer
 
 
+def nothing_found(verdicts: Sequence[Verdict]) -> tuple[list[str], list[str]]:
+    """Return the titles of what is healthy, and of what a finding tells of already, with that finding's title.
+
+    >>> found = Verdict("step_too_large", "Step too large", VerdictState.ALARM)
+    >>> covered = Verdict("w", "Weight norm growth", VerdictState.HEALTHY, covered_by="step_too_large")
+    >>> nothing_found([found, covered, Verdict("o", "Overfitting", VerdictState.HEALTHY)])
+    (['Overfitting'], ['Weight norm growth (with “Step too large”)'])
+    """
+    title = {v.condition: clean(v.title, 60) for v in verdicts}
+    healthy = [v for v in verdicts if v.state == VerdictState.HEALTHY]
+    told = [f"{clean(v.title, 60)} (with “{title[v.covered_by]}”)" for v in healthy if v.covered_by in title]
+    return [clean(v.title, 60) for v in healthy if v.covered_by not in title], told
+
+
 def coverage(verdicts: Sequence[Verdict]) -> str:
     """Return how many conditions there are, and how many could be checked.
 
     >>> coverage([Verdict("a", "A", VerdictState.HEALTHY), Verdict("b", "B", VerdictState.UNKNOWN)])
-    '2 conditions: 1 could be checked, 1 lacks measurements.'
+    '2 conditions: 1 could be checked, 1 could not be judged.'
     """
     unknown = sum(v.state == VerdictState.UNKNOWN for v in verdicts)
     told = f"{len(verdicts)} condition{'s' * (len(verdicts) != 1)}"
     if not unknown:
         return f"{told}, {'all' if len(verdicts) != 1 else 'it'} could be checked."
-    lack = "lacks" if unknown == 1 else "lack"
-    return f"{told}: {len(verdicts) - unknown} could be checked, {unknown} {lack} measurements."
+    return f"{told}: {len(verdicts) - unknown} could be checked, {unknown} could not be judged."
 
 
 def _listed(verdicts: Sequence[Verdict]) -> str:
@@ -90,12 +103,13 @@ def timing(verdict: Verdict) -> str:
     """Return since when, when there was enough to tell, and how sure.
 
     >>> timing(Verdict("overfitting", "Overfitting", VerdictState.ALARM, 400, 450, 0.94))
-    'since step 400 · enough evidence from step 450 on · 94 % sure'
+    'began at step 400 · sure enough to tell from step 450 on · 94 % sure now'
     """
-    parts = [] if verdict.since is None else [_since(verdict.since)]
+    parts = [] if verdict.since is None else [f"began at {'the start, ' * (verdict.since <= 0)}step "
+                                              f"{steps(verdict.since)}"]  # fmt: skip
     if verdict.noticed is not None and verdict.noticed != verdict.since:
-        parts.append(f"enough evidence from step {steps(verdict.noticed)} on")
-    return " · ".join([*parts, f"{share(verdict.confidence)} sure"])
+        parts.append(f"sure enough to tell from step {steps(verdict.noticed)} on")
+    return " · ".join([*parts, f"{share(verdict.confidence)} sure now"])
 
 
 def evidence_table(verdict: Verdict) -> pd.DataFrame:
@@ -157,4 +171,6 @@ def how_to_measure(missing: Sequence[str]) -> str:
     ways = dict.fromkeys(_OPTIONS.get(name.split(".")[0], f'probes=["default", "{name}"]') for name in names)
     if ways:
         return "; ".join(ways)
+    if any("no value since" in m for m in missing):
+        return "see the findings: it comes back with the network"
     return "train on: it comes with more steps" if any("measurements needed" in m for m in missing) else "–"
