@@ -141,7 +141,10 @@ def test_the_step_of_the_leap_is_that_of_the_finest_series_and_the_batches_are_t
     fine = StepTooLarge().judge(facts({**facts_, "batch_loss": (every, logged), "learning_rate": rate}))
     assert fine.since == 983
     assert "the batches of steps 982 and 983" in fine.advice[0].text
-    assert fine.advice[0].text.endswith("a smaller learning rate than the 2.4 of that step.")
+    assert fine.advice[0].text.endswith("a smaller learning rate than the 2.4 of step 1,000.")
+    kicked = (STEPS, np.where(STEPS < 990, 0.03, 2.4)[:, None], ("0",))
+    raised = StepTooLarge().judge(facts({**facts_, "batch_loss": (every, logged), "learning_rate": kicked}))
+    assert raised.advice[0].text.endswith("learning rate: it went from 0.03 at step 980 to 2.4 at step 1,000.")
 
 
 def test_a_loss_that_comes_down_again_is_told_so():

@@ -101,3 +101,22 @@ def test_a_sharpness_is_counted_against_its_threshold(tmp_path):
         "Below the threshold at 8 of 9 measurements; above it at step 4, up to 1.5 times as high; below it again at "
         "the next measurement."
     )
+
+
+def test_lines_that_may_lie_on_each_other_are_told_apart_by_their_strokes(view):
+    figure = drawn(view, Evidence("units.dead", 90, 0.5, "above", 0.4, "p", key="3")).figure
+    lines = {t.name: t for t in figure.data if t.name in ("layer 3", "median layer")}
+    assert (lines["layer 3"].line.dash, lines["median layer"].line.dash) == ("solid", "dash")
+    assert (lines["layer 3"].mode, lines["median layer"].mode) == ("lines+markers", "lines")
+
+
+def test_a_small_picture_has_no_ticks_for_what_is_missing(tmp_path):
+    writer = RunWriter.create(tmp_path, "r", {}, {})
+    for step in range(9):
+        value = Reading.absent("no curvature yet") if step == 0 else Reading(value=1.0)
+        losses = {"stability.sharpness": value, "stability.threshold": Reading(value=2.0)}
+        writer.append(Record(step, 1e9 + step, losses, {"loss.train": 1.0 - step / 10}))
+    writer.close(Status.FINISHED)
+    with open_run(writer.path) as run:
+        (found,) = (p for p in healthy_pictures(RunView(run)) if "Sharpness" in p.title)
+    assert not [t.name for t in found.figure.data if "missing" in str(t.name)]

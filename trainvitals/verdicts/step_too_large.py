@@ -23,6 +23,7 @@ _KARPATHY = "Karpathy 2015, CS231n notes on babysitting the learning process: up
 _BANK = "measured on the bank of labelled runs, setting half"
 _OF_STEPS = ("stability.ratio", "grad.successive.gradient", "update.ratio", "weights.norm.value")
 _ON_ITS_WAY = 5  # measurements
+_RAISED = 1.5  # times: more than a warm-up raises it between two measurements
 _LEARNED = 0.8  # of the loss of guessing: below it something was learned
 
 
@@ -73,9 +74,15 @@ def _after(course: LossCourse) -> str:
 
 
 def _rate(run: RunFacts, step: int) -> str:
-    """Return what the learning rate was at a step, if it is known."""
-    rate = float(run.learning_rate.at(np.array([step]))[0])
-    return f" than the {figure(rate)} of that step" if np.isfinite(rate) else ""
+    """Return what the learning rate was round a step, as far as it was measured there."""
+    rate = run.learning_rate
+    before, after = rate.until(step - 1), rate.since(step)
+    if not before or not after:
+        return f" than the {figure(rate.last)} that it had" if rate else ""
+    old, new = float(before.value[-1]), float(after.value[0])
+    if new > _RAISED * old:
+        return f": it went from {figure(old)} at step {before.step[-1]:,} to {figure(new)} at step {after.step[0]:,}"
+    return f" than the {figure(new)} of step {after.step[0]:,}"
 
 
 def _blew_up_once(course: LossCourse, since: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from trainvitals.verdicts.figures import figure
@@ -28,8 +29,7 @@ def _finite(view: RunView, name: str) -> pd.DataFrame:
     if name not in view.latest:
         return pd.DataFrame({"step": [], "value": []})
     points = view.points(name)
-    values = points["value"].astype(float)
-    return points[values.abs() < float("inf")]
+    return points.loc[np.isfinite(points["value"].to_numpy(float))]
 
 
 def _now(points: pd.DataFrame, what: str, *, is_share: bool) -> str:

@@ -113,14 +113,14 @@ def _beside_threshold(both: pd.DataFrame, loss: pd.DataFrame) -> str:
     named = f"step{'s' * (len(above) > 1)} {', '.join(at)}{', …' * (len(above) > MAX_NAMED)}"
     far = number(float(ratio[above].max()), 2)
     back = "; below it again at the next measurement" if not np.any(np.diff(above) == 1) and ratio[-1] < 1 else ""
-    return f"{said}; above it at {named}, up to {far} times as high{back}.{_fell_on(both['step'], above, loss)}"
+    return f"{said}; above it at {named}, up to {far} times as high{back}.{_fell_on(both['step'].to_numpy(float), above, loss)}"
 
 
-def _fell_on(measured: pd.Series, above: np.ndarray, loss: pd.DataFrame) -> str:
+def _fell_on(measured: np.ndarray, above: np.ndarray, loss: pd.DataFrame) -> str:
     """Return that the train loss was lower at the measurement after each of those above, if it was so."""
     steps_, values = loss["step"].to_numpy(float), loss["value"].to_numpy(float)
     after = above[above + 1 < len(measured)]
-    at = np.searchsorted(steps_, measured.to_numpy(float), side="right") - 1
+    at = np.searchsorted(steps_, measured, side="right") - 1
     if len(after) < len(above) or at.min(initial=len(values)) < 0:
         return ""
     return " The train loss went on falling." if np.all(values[at[after + 1]] < values[at[after]]) else ""
