@@ -113,7 +113,8 @@ def _beside_threshold(both: pd.DataFrame, loss: pd.DataFrame) -> str:
     named = f"step{'s' * (len(above) > 1)} {', '.join(at)}{', …' * (len(above) > MAX_NAMED)}"
     far = number(float(ratio[above].max()), 2)
     back = "; below it again at the next measurement" if not np.any(np.diff(above) == 1) and ratio[-1] < 1 else ""
-    return f"{said}; above it at {named}, up to {far} times as high{back}.{_fell_on(both['step'].to_numpy(float), above, loss)}"
+    then = _fell_on(both["step"].to_numpy(float), above, loss)
+    return f"{said}; above it at {named}, up to {far} times as high{back}.{then}"
 
 
 def _fell_on(measured: np.ndarray, above: np.ndarray, loss: pd.DataFrame) -> str:
