@@ -136,15 +136,17 @@ def test_the_step_of_the_leap_is_that_of_the_finest_series_and_the_batches_are_t
               "stability.ratio": (RARE, np.full(len(RARE), 0.3))}  # fmt: skip
     coarse = StepTooLarge().judge(facts(facts_))
     assert coarse.since == 1000
-    assert "from before step 1,000, look at the batches from step 980 to step 1,000" in coarse.advice[0].text
+    assert "from before step 1,000 and look at the batches from step 980 to step 1,000" in coarse.advice[0].text
+    assert coarse.summary.startswith("A step was far too large")
     rate = (STEPS, np.full((len(STEPS), 1), 2.4), ("0",))
     fine = StepTooLarge().judge(facts({**facts_, "batch_loss": (every, logged), "learning_rate": rate}))
     assert fine.since == 983
     assert "the batches of steps 982 and 983" in fine.advice[0].text
-    assert fine.advice[0].text.endswith("a smaller learning rate than the 2.4 of step 1,000.")
+    assert "the learning rate did not leap (2.4 before, 2.4 after)" in fine.advice[0].text
     kicked = (STEPS, np.where(STEPS < 990, 0.03, 2.4)[:, None], ("0",))
     raised = StepTooLarge().judge(facts({**facts_, "batch_loss": (every, logged), "learning_rate": kicked}))
-    assert raised.advice[0].text.endswith("learning rate: it went from 0.03 at step 980 to 2.4 at step 1,000.")
+    assert raised.summary.startswith("The learning rate leapt from 0.03 at step 980 to 2.4 at step 1,000, and ")
+    assert raised.advice[0].text.endswith("and train on with the learning rate that it had, 0.03.")
 
 
 def test_a_loss_that_comes_down_again_is_told_so():

@@ -10,6 +10,7 @@ from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.loss_course import loss_course
+from trainvitals.verdicts.rate_leap import rate_around
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.series import Ints, Series
 from trainvitals.verdicts.sign import ABOVE, LOSS_LEAPT, LOSS_LOST, Sign
@@ -55,13 +56,16 @@ class LossSpikes(Condition):
         since = _first(spikes, count)
         told = [s for s in spikes if s.step >= since]
         judgement = found.judgement(_told(loss.name, told), "")
-        return replace(judgement, since=since, advice=(_look(told, run.every_point(loss.name)), *self.advice[1:]))
+        return replace(judgement, since=since, advice=(_look(told, run.every_point(loss.name), run), *self.advice[1:]))
 
 
-def _look(recent: list[Spike], loss: Series) -> Advice:
-    """Return the first advice with the steps to look at."""
+def _look(recent: list[Spike], loss: Series, run: RunFacts) -> Advice:
+    """Return the first advice: the steps to look at, or the learning rate where that leapt."""
     if len(recent) == 1:
         step = recent[0].step
+        rate = rate_around(run, step)
+        if rate is not None and rate.has_leapt:
+            return Advice(f"Look at the schedule: the learning rate leapt {rate}.", _CHOWDHERY)
         where = batches(int(loss.step[loss.step < step][-1]), step)
     else:
         named = ", ".join(f"{spike.step:,}" for spike in recent[:_NAMED]) + (", …" if len(recent) > _NAMED else "")

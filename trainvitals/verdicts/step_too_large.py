@@ -10,6 +10,7 @@ from trainvitals.schema import Advice
 from trainvitals.verdicts.condition import Condition, Judgement
 from trainvitals.verdicts.figures import figure
 from trainvitals.verdicts.loss_course import LossCourse, level_sign, loss_course, lost_sign
+from trainvitals.verdicts.rate_leap import RateAround, rate_around
 from trainvitals.verdicts.run_facts import RunFacts
 from trainvitals.verdicts.sign import ABOVE, BELOW, LOSS_LEAPT, LOSS_LOST, WEIGHTS_GREW, Sign
 from trainvitals.verdicts.spikes import batches, find_spikes
@@ -23,7 +24,6 @@ _KARPATHY = "Karpathy 2015, CS231n notes on babysitting the learning process: up
 _BANK = "measured on the bank of labelled runs, setting half"
 _OF_STEPS = ("stability.ratio", "grad.successive.gradient", "update.ratio", "weights.norm.value")
 _ON_ITS_WAY = 5  # measurements
-_RAISED = 1.5  # times: more than a warm-up raises it between two measurements
 _LEARNED = 0.8  # of the loss of guessing: below it something was learned
 
 
@@ -55,14 +55,15 @@ class StepTooLarge(Condition):
         missing = [run.why_missing(name) for name in absent] if len(absent) > 2 else []
         found = weigh([*losses, *steps], watch=2, alarm=2, leading=losses)
         since = _since(course, found)
-        once = since is not None and _blew_up_once(course, since)
-        head = f"A step was far too large, and {_after(course)}" if once else "The steps are too large"
-        judgement = found.judgement(head, "The loss goes down with these steps", missing)
-        if since is None or not once:
-            return replace(judgement, since=since)
+        healthy = "The loss goes down with these steps"
+        if since is None or not _blew_up_once(course, since):
+            return replace(found.judgement("The steps are too large", healthy, missing), since=since)
         began, before = _first_leap(run, course, since)
-        back = Advice(f"Restore a checkpoint from before step {began:,}, look at {batches(before, began)}, and train "
-                      f"on with a smaller learning rate{_rate(run, began)}.", _CHOWDHERY)  # fmt: skip
+        rate = rate_around(run, began)
+        cause = f"The learning rate leapt {rate}" if rate and rate.has_leapt else "A step was far too large"
+        judgement = found.judgement(f"{cause}, and {_after(course)}", healthy, missing)
+        onwards = _onwards(rate, before, began)
+        back = Advice(f"Restore a checkpoint from before step {began:,} and {onwards}.", _CHOWDHERY)
         return replace(judgement, since=began, advice=(back, *self.advice))
 
 
@@ -73,16 +74,16 @@ def _after(course: LossCourse) -> str:
     return "its damage is not undone"
 
 
-def _rate(run: RunFacts, step: int) -> str:
-    """Return what the learning rate was round a step, as far as it was measured there."""
-    rate = run.learning_rate
-    before, after = rate.until(step - 1), rate.since(step)
-    if not before or not after:
-        return f" than the {figure(rate.last)} that it had" if rate else ""
-    old, new = float(before.value[-1]), float(after.value[0])
-    if new > _RAISED * old:
-        return f": it went from {figure(old)} at step {before.step[-1]:,} to {figure(new)} at step {after.step[0]:,}"
-    return f" than the {figure(new)} of step {after.step[0]:,}"
+def _onwards(rate: RateAround | None, before: int, began: int) -> str:
+    """Return what to do from the checkpoint on: what the leap came from decides."""
+    if rate is None:
+        return f"look at {batches(before, began)}, then train on with a smaller learning rate"
+    if rate.has_leapt:
+        return f"train on with the learning rate that it had, {figure(rate.before)}"
+    return (
+        f"look at {batches(before, began)}: the learning rate did not leap ({figure(rate.before)} before, "
+        f"{figure(rate.after)} after), so the data, or whatever else writes to the weights, comes first"
+    )
 
 
 def _blew_up_once(course: LossCourse, since: int) -> bool:
