@@ -33,7 +33,7 @@ def test_a_spike_at_a_leap_of_the_learning_rate_points_at_the_schedule():
     leap = STEPS[70]
 
     def advice(after):
-        rate = np.where(STEPS < leap, 0.01, after)[:, None]
+        rate = np.where(leap > STEPS, 0.01, after)[:, None]
         return judged(spiked(70), learning_rate=(STEPS, rate, ("0",))).advice[0].text
 
     assert f"leapt from 0.01 at step {STEPS[69]:,} to 0.5 at step {leap:,}" in advice(0.5)
