@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
@@ -69,10 +69,10 @@ def select(
     """Return fresh diagnostics for a preset, for names and groups, or for a mapping name → options.
 
     A name is a diagnostic (`"hessian.top"`), a part of one (`"gap.loss"` gives all of `gap`), a group
-    (`"hessian"`, `"nc"`), or a preset.
+    (`"hessian"`, `"nc"`), or a preset. Options of a group go to those of its members that know them.
 
     Raises:
-        ValueError: if a name is none of these, with the nearest names; if an option is not known.
+        ValueError: if a name is none of these, with the nearest names; if an option is known to none of them.
     """
     _check_forms(probes, options)
     if isinstance(probes, Mapping):
@@ -90,8 +90,16 @@ def select(
                 f"measured are {', '.join(chosen)}: add {name!r} or leave its options out"
             )
         for cls in classes:
-            settings.setdefault(cls.name, {}).update(values)
+            settings.setdefault(cls.name, {}).update(_known_to(cls, classes, values))
     return [cls.configured(settings.get(name, {})) for name, cls in chosen.items()]
+
+
+def _known_to(
+    cls: type[Diagnostic], group: Sequence[type[Diagnostic]], values: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return those of a group's options that are for this member: what it knows, and what none knows, to be refused."""
+    others = {option for member in group for option in member.option_names()} - set(cls.option_names())
+    return {option: value for option, value in values.items() if option not in others}
 
 
 def _check_forms(probes: Any, options: Any) -> None:

@@ -31,7 +31,7 @@ def test_the_numbers_are_those_of_the_live_run(few, tmp_path):
     assert live.assert_same_numbers(tv.open_run(few.run), post, 1e-6) > 200
     assert post.status == "finished"
     assert post.series("stability.threshold")["value"].notna().all()  # the optimiser's state was used
-    assert set(post.meta) >= set(tv.open_run(few.run).meta) - {"note", "tags"}
+    assert set(post.meta) >= set(tv.open_run(few.run).meta) - {"note", "tags", "where"}
 
 
 def test_any_executor_gives_the_same_numbers(few, tmp_path):

@@ -28,6 +28,14 @@ def test_an_unknown_name_gives_near_ones():
         select(["hesian.top"])
 
 
+def test_options_of_a_group_go_to_the_members_that_know_them():
+    chosen = {d.name: d for d in select({"nc": {"layers": "conv*"}})}
+    assert chosen["nc1"].layers == "conv*"
+    assert "layers" not in chosen["nc.plane"].option_names()
+    with pytest.raises(ValueError, match="no_such_option"):
+        select({"nc": {"layers": "conv*", "no_such_option": 2}})
+
+
 def test_options_reach_the_diagnostic_and_unknown_ones_are_refused():
     (top,) = select({"hessian.top": {"k": 2}})
     assert top.k == 2

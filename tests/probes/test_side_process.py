@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -175,6 +176,7 @@ def test_what_small_diagnostics_remember_comes_back_with_the_numbers():
 
 TRAINER = """
 import os, signal, sys, time, torch, trainvitals as tv
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
 model = torch.nn.Linear(4, 3)
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
 x, y = torch.randn(30, 4), torch.arange(30) % 3
@@ -212,6 +214,9 @@ def test_it_goes_when_the_trainer_goes_and_says_nothing(tmp_path, number):
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(helper, signal.SIGKILL)
+            watchdog = threading.Timer(60.0, trainer.kill)  # a trainer that stays would hold the test for ever
+            watchdog.start()
         _, errors = trainer.communicate(timeout=60)
+        watchdog.cancel()
     assert errors.count("Traceback") == (number == signal.SIGINT)  # the trainer's own
     assert "side_process" not in errors
