@@ -33,6 +33,7 @@ def verdicts(run: HasVerdicts) -> list[Verdict]:
 
     Example:
         >>> import tempfile, torch, trainvitals as tv
+        >>> _ = torch.manual_seed(0)
         >>> model, x, y = torch.nn.Linear(2, 1), torch.randn(8, 2), torch.randn(8, 1)
         >>> optimizer, loss = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.functional.mse_loss
         >>> with tempfile.TemporaryDirectory() as folder:
