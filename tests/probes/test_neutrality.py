@@ -19,7 +19,7 @@ from trainings import KINDS, Training
 import trainvitals as tv
 from trainvitals.diagnostics.registry import registered
 
-NUM_STEPS = 3
+NUM_STEPS = 2
 FAST = ("momentum_and_augmented_images", "user_hooks", "grad_scaler_that_overflows_at_first")  # a second or two each
 DEVICES = ["cpu", pytest.param("cuda", marks=[
     pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")])]  # fmt: skip
